@@ -1,0 +1,6 @@
+//! Definitions: from YAML to what they mean, and what a change costs.
+
+mod digest;
+mod model;
+
+pub use model::*;

@@ -1,0 +1,759 @@
+//! The planner: what happens to one feature of many entities, written as one tape.
+//!
+//! Stream, batch and point-in-time retrieval differ only in the calls they make here: for each entity `begin` with
+//! its stored cell, `row` for every row, `probe` for every instant whose value is wanted, `end`. Rows may come in any
+//! order; probes of one cell come in ascending order, and no row newer than a probe comes before it.
+//!
+//! A plain sliding window keeps `total` (the merge of all closed tiles) and two stacks, so that a new tile and a
+//! leaving one cost one or two merges whatever the window's length. A row that falls into a tile of the older stack
+//! updates `total` and lets go of the stacks; the next leaving tile makes them again with one merge a tile.
+
+use crate::cell::{self, DamagedCell, Head, StoredTile};
+use crate::tape::{SlotId, Tape};
+use crate::window::Window;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+/// With fewer closed tiles than this, merging them anew is cheaper than keeping stacks.
+const STACKS_FROM_TILES: usize = 4;
+
+/// What earlier attempts at the same call found: these parts are left out, so that the rest goes through.
+#[derive(Default, Debug)]
+pub(crate) struct SetAside {
+    /// Rows that fail by themselves.
+    pub rows: BTreeSet<u32>,
+    /// (cell, tile) whose state a row broke that passes by itself: why.
+    pub tiles: BTreeMap<(u32, i64), String>,
+    /// Cells in which a merge for later use failed: their values are merged anew each time.
+    pub uncached: BTreeSet<u32>,
+    /// (cell, how manieth probe of it) whose merges or emit fail: why.
+    pub probes: BTreeMap<(u32, u32), String>,
+}
+
+/// What an operation of the tape was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Update { cell: u32, tile: i64, row: u32 },
+    Cache { cell: u32 },
+    Probe { cell: u32, nth: u32 },
+}
+
+/// What was planned for one asked value.
+#[derive(Clone, Debug)]
+pub(crate) enum PlannedProbe {
+    /// Row of the outputs.
+    Emit(u32),
+    Failed(String),
+}
+
+/// A state in the plan: the bytes it had, the slot it is loaded in, and whether that slot has changed since.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct State {
+    start: usize,
+    end: usize,
+    slot: Option<SlotId>,
+    dirty: bool,
+    failed: bool,
+}
+
+impl State {
+    fn stored(stored: cell::Stored) -> State {
+        State { start: stored.start, end: stored.end, failed: stored.failed, ..State::default() }
+    }
+
+    /// The slot of this state, loaded on first use.
+    #[inline]
+    fn slot(&mut self, tape: &mut Tape) -> SlotId {
+        match self.slot {
+            Some(slot) => slot,
+            None => {
+                let slot = tape.load(self.start, self.end);
+                self.slot = Some(slot);
+                slot
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Tile {
+    index: i64,
+    state: State,
+}
+
+/// A cell being worked on beyond the usual path: everything it holds.
+#[derive(Default, Debug)]
+pub(crate) struct Work {
+    /// Ascending; the last is the newest, all others are closed.
+    tiles: Vec<Tile>,
+    /// Suffix merges, ascending; those before `front_at` belong to tiles that have left.
+    front: Vec<Tile>,
+    front_at: usize,
+    back: Option<State>,
+    total: Option<State>,
+}
+
+/// What became of one cell.
+#[derive(Debug)]
+pub(crate) enum PlannedCell {
+    /// Nothing to write: no row and no change.
+    Unchanged,
+    /// An unbounded window's only state.
+    Single(State),
+    /// The usual path: only the newest tile's state changed.
+    Newest { index: i64, state: State, oldest: i64, total: Option<(usize, usize)> },
+    /// Everything is written anew, from `Planner::works`.
+    Full(usize),
+}
+
+/// Plans the cells of one call. Reused from call to call; holds no state of its own between them.
+pub struct Planner {
+    pub(crate) window: Window,
+    pub(crate) tape: Tape,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) cells: Vec<PlannedCell>,
+    pub(crate) next_changes: Vec<i64>,
+    pub(crate) probes: Vec<PlannedProbe>,
+    /// For each cell, the end of its probes in `probes`.
+    pub(crate) probe_ends: Vec<u32>,
+    pub(crate) works: Vec<Work>,
+    works_used: usize,
+    /// Shared by all probes that merge: overwritten by COPY each time.
+    scratch: Option<SlotId>,
+    /// Never updated: the value of no rows.
+    empty: Option<SlotId>,
+    pub(crate) set_aside: SetAside,
+    pub(crate) origins: Option<Vec<Origin>>,
+    pub(crate) damaged: Option<DamagedCell>,
+    /// The number of the first cell of this call among all cells of the job.
+    pub(crate) first_cell: u32,
+}
+
+impl Planner {
+    pub(crate) fn new(window: Window) -> Planner {
+        Planner {
+            window,
+            tape: Tape::default(),
+            bytes: Vec::new(),
+            cells: Vec::new(),
+            next_changes: Vec::new(),
+            probes: Vec::new(),
+            probe_ends: Vec::new(),
+            works: Vec::new(),
+            works_used: 0,
+            scratch: None,
+            empty: None,
+            set_aside: SetAside::default(),
+            origins: None,
+            damaged: None,
+            first_cell: 0,
+        }
+    }
+
+    pub(crate) fn clear(&mut self, first_cell: u32) {
+        self.tape.clear();
+        self.bytes.clear();
+        self.cells.clear();
+        self.next_changes.clear();
+        self.probes.clear();
+        self.probe_ends.clear();
+        self.works_used = 0;
+        self.scratch = None;
+        self.empty = None;
+        self.damaged = None;
+        self.first_cell = first_cell;
+        if let Some(origins) = &mut self.origins {
+            origins.clear();
+        }
+    }
+
+    /// Begins the next cell. `head` and `tail` are what the last run gave for it (both empty: no row yet). No probe
+    /// will ask for an instant before `not_before_us`: rows of tiles that have left by then are not folded.
+    pub fn begin<'p>(&'p mut self, head: &[u8], tail: &'p [u8], not_before_us: i64) -> CellPlan<'p> {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(head);
+        let end = self.bytes.len();
+        let mode = if head.is_empty() {
+            Mode::Empty
+        } else if let Window::Unbounded = self.window {
+            match cell::Reader::new(&self.bytes, start, end).stored() {
+                Ok(stored) => Mode::Single(State::stored(stored)),
+                Err(damaged) => self.give_up(damaged),
+            }
+        } else {
+            match cell::read_head(&self.bytes, start, end) {
+                Ok(head) => {
+                    let leaves_us = self.window.leaves_at_us(head.oldest);
+                    Mode::Newest { head, state: State::stored(head.newest.state), leaves_us }
+                }
+                Err(damaged) => self.give_up(damaged),
+            }
+        };
+        CellPlan { cell: self.first_cell + self.cells.len() as u32, nth: 0, now_us: not_before_us, mode, tail, planner: self }
+    }
+
+    fn give_up(&mut self, damaged: DamagedCell) -> Mode {
+        self.damaged.get_or_insert(damaged);
+        Mode::Empty
+    }
+
+    fn note(&mut self, origin: Origin, ops: usize) {
+        if let Some(origins) = &mut self.origins {
+            origins.extend(std::iter::repeat_n(origin, ops));
+        }
+    }
+
+    /// The state bytes that were loaded at this range.
+    pub(crate) fn bytes_of(&self, state: &State) -> &[u8] {
+        &self.bytes[state.start..state.end]
+    }
+}
+
+enum Mode {
+    /// No tile.
+    Empty,
+    Single(State),
+    Newest { head: Head, state: State, leaves_us: i64 },
+    Full(usize),
+}
+
+/// One cell while it is planned. `end` must be called.
+pub struct CellPlan<'p> {
+    planner: &'p mut Planner,
+    tail: &'p [u8],
+    cell: u32,
+    nth: u32,
+    now_us: i64,
+    mode: Mode,
+}
+
+impl CellPlan<'_> {
+    /// Promises that no later probe asks for an instant before this one. Where rows come in time order, each row's
+    /// time is such a promise, and keeps tiles that have left from piling up.
+    #[inline]
+    pub fn advance(&mut self, now_us: i64) {
+        self.now_us = self.now_us.max(now_us);
+    }
+
+    /// Folds row `row` of the call's columns.
+    #[inline]
+    pub fn row(&mut self, row: u32, event_time_us: i64) {
+        if !self.planner.set_aside.rows.is_empty() && self.planner.set_aside.rows.contains(&row) {
+            return;
+        }
+        let index = self.planner.window.tile_of(event_time_us);
+        if !self.planner.set_aside.tiles.is_empty()
+            && let Some(reason) = self.planner.set_aside.tiles.get(&(self.cell, index)).cloned()
+        {
+            self.break_tile(index, &reason);
+            return;
+        }
+        match &mut self.mode {
+            Mode::Single(state) if !state.failed => {
+                let slot = state.slot(&mut self.planner.tape);
+                state.dirty = true;
+                self.planner.tape.update(slot, row);
+                self.planner.note(Origin::Update { cell: self.cell, tile: index, row }, 1);
+            }
+            Mode::Newest { head, state, leaves_us }
+                if index == head.newest.index && self.now_us < *leaves_us && !state.failed =>
+            {
+                let slot = state.slot(&mut self.planner.tape);
+                state.dirty = true;
+                self.planner.tape.update(slot, row);
+                self.planner.note(Origin::Update { cell: self.cell, tile: index, row }, 1);
+            }
+            _ => self.unusual_row(row, index),
+        }
+    }
+
+    /// The value as of `as_of_us`, from all rows given so far.
+    #[inline]
+    pub fn probe(&mut self, as_of_us: i64) {
+        self.now_us = self.now_us.max(as_of_us);
+        let nth = self.nth;
+        self.nth += 1;
+        if !self.planner.set_aside.probes.is_empty()
+            && let Some(reason) = self.planner.set_aside.probes.get(&(self.cell, nth))
+        {
+            let reason = reason.clone();
+            self.planner.probes.push(PlannedProbe::Failed(reason));
+            return;
+        }
+        let before = self.planner.tape.op_count();
+        let probe = match &mut self.mode {
+            Mode::Empty => self.emit_empty(),
+            Mode::Single(state) if state.failed => {
+                PlannedProbe::Failed(reason_text(self.planner.bytes_of(state)))
+            }
+            Mode::Single(state) => {
+                let slot = state.slot(&mut self.planner.tape);
+                PlannedProbe::Emit(self.planner.tape.emit(slot))
+            }
+            Mode::Newest { head, state, leaves_us }
+                if as_of_us < *leaves_us
+                    && !state.failed
+                    && !is_delayed(&self.planner.window)
+                    && (head.oldest == head.newest.index || head.total.is_some()) =>
+            {
+                let newest = state.slot(&mut self.planner.tape);
+                let tape = &mut self.planner.tape;
+                match head.total.filter(|_| head.oldest != head.newest.index) {
+                    None => PlannedProbe::Emit(tape.emit(newest)),
+                    Some(total) => {
+                        let value = tape.load(total.start, total.end);
+                        tape.merge(value, newest);
+                        PlannedProbe::Emit(tape.emit(value))
+                    }
+                }
+            }
+            Mode::Newest { .. } | Mode::Full(_) => {
+                let work = self.promote();
+                return self.probe_full(work, as_of_us, nth);
+            }
+        };
+        let ops = self.planner.tape.op_count() - before;
+        self.planner.note(Origin::Probe { cell: self.cell, nth }, ops);
+        self.planner.probes.push(probe);
+    }
+
+    /// Ends the cell. `keep`: whether its new state is wanted.
+    #[inline]
+    pub fn end(self, keep: bool) {
+        let planner = self.planner;
+        let window = planner.window;
+        let (planned, next_change_us) = match self.mode {
+            Mode::Empty => (PlannedCell::Unchanged, i64::MAX),
+            Mode::Single(state) => {
+                let planned = match state.slot {
+                    Some(slot) if state.dirty && keep => {
+                        planner.tape.keep(slot);
+                        PlannedCell::Single(state)
+                    }
+                    _ if state.failed && state.dirty => PlannedCell::Single(state),
+                    _ => PlannedCell::Unchanged,
+                };
+                (planned, i64::MAX)
+            }
+            Mode::Newest { head, state, .. } => {
+                let total = head.total.map(|total| (total.start, total.end));
+                let index = head.newest.index;
+                let planned = match state.slot {
+                    Some(slot) if state.dirty && keep => {
+                        planner.tape.keep(slot);
+                        PlannedCell::Newest { index, state, oldest: head.oldest, total }
+                    }
+                    _ => PlannedCell::Unchanged,
+                };
+                (planned, next_change_us(&window, [head.oldest, index].into_iter(), self.now_us))
+            }
+            Mode::Full(work) => {
+                let tiles = planner.works[work].tiles.iter().map(|tile| tile.index);
+                let next_change_us = next_change_us(&window, tiles, self.now_us);
+                if keep {
+                    let Planner { works, tape, .. } = &mut *planner;
+                    for state in works[work].states() {
+                        if let Some(slot) = state.slot.filter(|_| state.dirty && !state.failed) {
+                            tape.keep(slot);
+                        }
+                    }
+                }
+                (PlannedCell::Full(work), next_change_us)
+            }
+        };
+        planner.cells.push(planned);
+        planner.next_changes.push(next_change_us);
+        planner.probe_ends.push(planner.probes.len() as u32);
+    }
+
+    fn emit_empty(&mut self) -> PlannedProbe {
+        let slot = match self.planner.empty {
+            Some(slot) => slot,
+            None => *self.planner.empty.insert(self.planner.tape.new_slot()),
+        };
+        PlannedProbe::Emit(self.planner.tape.emit(slot))
+    }
+
+    /// A row of a first, older, newer or failed tile.
+    fn unusual_row(&mut self, row: u32, index: i64) {
+        if let Mode::Single(_) = self.mode {
+            return; // failed for good: the reason stands in the state
+        }
+        if self.planner.window.leaves_at_us(index) <= self.now_us {
+            return;
+        }
+        if let Mode::Empty = self.mode {
+            let mut state = State::default();
+            let slot = state.slot(&mut self.planner.tape);
+            state.dirty = true;
+            self.planner.tape.update(slot, row);
+            self.planner.note(Origin::Update { cell: self.cell, tile: index, row }, 1);
+            self.mode = if let Window::Unbounded = self.planner.window {
+                Mode::Single(state)
+            } else {
+                let newest = StoredTile { index, state: cell::Stored { start: 0, end: 0, failed: false } };
+                let leaves_us = self.planner.window.leaves_at_us(index);
+                Mode::Newest { head: Head { newest, oldest: index, total: None }, state, leaves_us }
+            };
+            return;
+        }
+        let work = self.promote();
+        let cell = self.cell;
+        let Planner { works, tape, origins, window, .. } = &mut *self.planner;
+        let mut plan = FullPlan { work: &mut works[work], tape, origins, cell, window };
+        plan.evict(self.now_us);
+        plan.row(row, index);
+    }
+
+    fn probe_full(&mut self, work: usize, as_of_us: i64, nth: u32) {
+        let now_us = self.now_us;
+        let cached = !is_delayed(&self.planner.window) && !self.planner.set_aside.uncached.contains(&self.cell);
+        let cell = self.cell;
+        let Planner { works, tape, origins, window, .. } = &mut *self.planner;
+        let mut plan = FullPlan { work: &mut works[work], tape, origins, cell, window };
+        plan.evict(now_us);
+        let failed = plan.work.tiles.iter().find(|tile| tile.state.failed && plan.window.counts(tile.index, as_of_us));
+        if let Some(tile) = failed {
+            let reason = reason_text(self.planner.bytes_of(&tile.state.clone()));
+            self.planner.probes.push(PlannedProbe::Failed(reason));
+            return;
+        }
+        if plan.work.tiles.iter().any(|tile| tile.state.failed) || !cached {
+            plan.forget_merges();
+        } else {
+            plan.ensure_total();
+        }
+        let uses_total = plan.work.total.is_some();
+        let before = plan.tape.op_count();
+        let scratch = *self.planner.scratch.get_or_insert_with(|| plan.tape.new_slot());
+        let counted: Range<usize> = {
+            let counts = |tile: &Tile| plan.window.counts(tile.index, as_of_us);
+            let start = plan.work.tiles.iter().position(counts).unwrap_or(0);
+            let len = plan.work.tiles[start..].iter().take_while(|tile| counts(tile)).count();
+            start..start + len
+        };
+        let emitted = if counted.is_empty() {
+            None
+        } else if uses_total || counted.len() == 1 {
+            let newest = plan.work.tiles[counted.end - 1].state.slot(plan.tape);
+            match plan.work.total.as_mut().filter(|_| counted.len() > 1) {
+                None => Some(plan.tape.emit(newest)),
+                Some(total) => {
+                    let total = total.slot(plan.tape);
+                    plan.tape.copy(scratch, total);
+                    plan.tape.merge(scratch, newest);
+                    Some(plan.tape.emit(scratch))
+                }
+            }
+        } else {
+            for (position, tile) in plan.work.tiles[counted].iter_mut().enumerate() {
+                let slot = tile.state.slot(plan.tape);
+                if position == 0 {
+                    plan.tape.copy(scratch, slot);
+                } else {
+                    plan.tape.merge(scratch, slot);
+                }
+            }
+            Some(plan.tape.emit(scratch))
+        };
+        let probe = match emitted {
+            Some(row) => PlannedProbe::Emit(row),
+            None => self.emit_empty(),
+        };
+        let ops = self.planner.tape.op_count() - before;
+        self.planner.note(Origin::Probe { cell, nth }, ops);
+        self.planner.probes.push(probe);
+    }
+
+    /// Takes the cell off the usual path: parses its tail. Returns which `Work` holds it.
+    fn promote(&mut self) -> usize {
+        if let Mode::Full(work) = self.mode {
+            return work;
+        }
+        let planner = &mut *self.planner;
+        let position = planner.works_used;
+        planner.works_used += 1;
+        if planner.works.len() == position {
+            planner.works.push(Work::default());
+        }
+        let work = &mut planner.works[position];
+        work.clear();
+        if let Mode::Newest { head, state, .. } = &self.mode {
+            let start = planner.bytes.len();
+            planner.bytes.extend_from_slice(self.tail);
+            let (mut closed, mut front) = (Vec::new(), Vec::new());
+            match cell::read_tail(&planner.bytes, start, planner.bytes.len(), &mut closed, &mut front) {
+                Ok(back) => work.back = back.map(State::stored),
+                Err(damaged) => {
+                    planner.damaged.get_or_insert(damaged);
+                }
+            }
+            let tile = |tile: StoredTile| Tile { index: tile.index, state: State::stored(tile.state) };
+            work.tiles.extend(closed.into_iter().map(tile));
+            work.front.extend(front.into_iter().map(tile));
+            work.total = head.total.map(State::stored);
+            work.tiles.push(Tile { index: head.newest.index, state: *state });
+        }
+        self.mode = Mode::Full(position);
+        position
+    }
+
+    /// A row that passes alone broke this tile: the reason takes the place of its state.
+    fn break_tile(&mut self, index: i64, reason: &str) {
+        let start = self.planner.bytes.len();
+        self.planner.bytes.extend_from_slice(reason.as_bytes());
+        let end = self.planner.bytes.len();
+        let broken = State { start, end, slot: None, dirty: true, failed: true };
+        if let Window::Unbounded = self.planner.window {
+            self.mode = Mode::Single(broken);
+            return;
+        }
+        let work = self.promote();
+        let work = &mut self.planner.works[work];
+        work.forget_merges();
+        let position = work.tiles.partition_point(|tile| tile.index < index);
+        match work.tiles.get_mut(position).filter(|tile| tile.index == index) {
+            Some(tile) => tile.state = broken,
+            None => work.tiles.insert(position, Tile { index, state: broken }),
+        }
+    }
+}
+
+/// The steps on a cell beyond the usual path.
+struct FullPlan<'a> {
+    work: &'a mut Work,
+    tape: &'a mut Tape,
+    origins: &'a mut Option<Vec<Origin>>,
+    window: &'a Window,
+    cell: u32,
+}
+
+impl FullPlan<'_> {
+    fn note(&mut self, origin: Origin, before: usize) {
+        let ops = self.tape.op_count() - before;
+        if let Some(origins) = self.origins {
+            origins.extend(std::iter::repeat_n(origin, ops));
+        }
+    }
+
+    fn row(&mut self, row: u32, index: i64) {
+        let position = self.work.tiles.partition_point(|tile| tile.index < index);
+        if position == self.work.tiles.len() {
+            self.close_newest();
+            self.work.tiles.push(Tile { index, state: State::default() });
+        } else if self.work.tiles[position].index != index {
+            self.work.tiles.insert(position, Tile { index, state: State::default() });
+        }
+        if self.work.tiles[position].state.failed {
+            return;
+        }
+        let before = self.tape.op_count();
+        let state = &mut self.work.tiles[position].state;
+        let slot = state.slot(self.tape);
+        state.dirty = true;
+        self.tape.update(slot, row);
+        self.note(Origin::Update { cell: self.cell, tile: index, row }, before);
+        if position + 1 < self.work.tiles.len() {
+            self.late_row_into_merges(row, index);
+        }
+    }
+
+    /// The newest tile becomes a closed one.
+    fn close_newest(&mut self) {
+        let Some(newest) = self.work.tiles.last_mut() else { return };
+        let Some(total) = &mut self.work.total else { return };
+        let before = self.tape.op_count();
+        let closed = newest.state.slot(self.tape);
+        let slot = total.slot(self.tape);
+        total.dirty = true;
+        self.tape.merge(slot, closed);
+        if self.work.front_at < self.work.front.len() {
+            match &mut self.work.back {
+                Some(back) => {
+                    let slot = back.slot(self.tape);
+                    back.dirty = true;
+                    self.tape.merge(slot, closed);
+                }
+                None => self.work.back = Some(copied(self.tape, closed)),
+            }
+        }
+        self.note(Origin::Cache { cell: self.cell }, before);
+    }
+
+    /// A row of a closed tile goes into every merge that holds the tile.
+    fn late_row_into_merges(&mut self, row: u32, index: i64) {
+        let Some(total) = &mut self.work.total else { return };
+        let before = self.tape.op_count();
+        let slot = total.slot(self.tape);
+        total.dirty = true;
+        self.tape.update(slot, row);
+        if let Some(boundary) = self.work.front.last().map(|tile| tile.index) {
+            if index <= boundary {
+                self.work.front.clear();
+                self.work.front_at = 0;
+                self.work.back = None;
+            } else {
+                let back = self.work.back.get_or_insert_default();
+                let slot = back.slot(self.tape);
+                back.dirty = true;
+                self.tape.update(slot, row);
+            }
+        }
+        self.note(Origin::Cache { cell: self.cell }, before);
+    }
+
+    /// Lets go of the tiles that have left by `now_us`, and makes `total` anew from the stacks.
+    fn evict(&mut self, now_us: i64) {
+        let window = *self.window;
+        let left = self.work.tiles.partition_point(|tile| window.leaves_at_us(tile.index) <= now_us);
+        if left == 0 {
+            return;
+        }
+        self.work.tiles.drain(..left);
+        self.work.total = None;
+        if self.work.tiles.len() <= 1 {
+            self.forget_merges();
+            return;
+        }
+        let oldest = self.work.tiles[0].index;
+        while self.work.front.get(self.work.front_at).is_some_and(|tile| tile.index < oldest) {
+            self.work.front_at += 1;
+        }
+        if self.work.front_at == self.work.front.len() {
+            self.forget_merges();
+            return;
+        }
+        let before = self.tape.op_count();
+        let first = self.work.front[self.work.front_at].state.slot(self.tape);
+        let total = copied(self.tape, first);
+        if let (Some(slot), Some(back)) = (total.slot, &mut self.work.back) {
+            let back = back.slot(self.tape);
+            self.tape.merge(slot, back);
+        }
+        self.work.total = Some(total);
+        self.note(Origin::Cache { cell: self.cell }, before);
+    }
+
+    /// Makes `total` where there is none: of few tiles directly, of many by turning them into the front stack.
+    fn ensure_total(&mut self) {
+        let closed = self.work.tiles.len().saturating_sub(1);
+        if closed == 0 || self.work.total.is_some() {
+            return;
+        }
+        let before = self.tape.op_count();
+        if closed < STACKS_FROM_TILES {
+            let oldest = self.work.tiles[0].state.slot(self.tape);
+            let total = copied(self.tape, oldest);
+            for tile in &mut self.work.tiles[1..closed] {
+                let later = tile.state.slot(self.tape);
+                if let Some(slot) = total.slot {
+                    self.tape.merge(slot, later);
+                }
+            }
+            self.work.total = Some(total);
+        } else {
+            self.work.front.clear();
+            self.work.front_at = 0;
+            self.work.back = None;
+            let mut later = None;
+            for tile in self.work.tiles[..closed].iter_mut().rev() {
+                let slot = tile.state.slot(self.tape);
+                let suffix = copied(self.tape, slot);
+                if let (Some(suffix), Some(later)) = (suffix.slot, later) {
+                    self.tape.merge(suffix, later);
+                }
+                later = suffix.slot;
+                self.work.front.push(Tile { index: tile.index, state: suffix });
+            }
+            self.work.front.reverse();
+            self.work.total = later.map(|slot| copied(self.tape, slot));
+        }
+        self.note(Origin::Cache { cell: self.cell }, before);
+    }
+
+    fn forget_merges(&mut self) {
+        self.work.forget_merges();
+    }
+}
+
+impl Work {
+    fn clear(&mut self) {
+        self.tiles.clear();
+        self.forget_merges();
+    }
+
+    fn forget_merges(&mut self) {
+        self.front.clear();
+        self.front_at = 0;
+        self.back = None;
+        self.total = None;
+    }
+
+    fn states(&self) -> impl Iterator<Item = &State> {
+        let front = self.front[self.front_at..].iter();
+        self.tiles.iter().chain(front).map(|tile| &tile.state).chain(&self.back).chain(&self.total)
+    }
+
+    /// Writes head and tail; `bytes_of` gives a state's bytes after the run.
+    pub(crate) fn write<'a>(&self, head: &mut Vec<u8>, tail: &mut Vec<u8>, bytes_of: impl Fn(&State) -> &'a [u8]) {
+        let Some((newest, closed)) = self.tiles.split_last() else { return };
+        let oldest = closed.first().unwrap_or(newest).index;
+        let total = self.total.as_ref().map(&bytes_of);
+        cell::put_head(head, newest.index, bytes_of(&newest.state), newest.state.failed, oldest, total);
+        if closed.is_empty() {
+            return;
+        }
+        let tiles = |tiles: &'_ [Tile]| {
+            tiles.iter().map(|tile| (tile.index, bytes_of(&tile.state), tile.state.failed)).collect::<Vec<_>>()
+        };
+        let front = tiles(&self.front[self.front_at..]);
+        let closed = tiles(closed);
+        let back = self.back.as_ref().map(&bytes_of);
+        cell::put_tail(tail, (closed.len(), closed.into_iter()), (front.len(), front.into_iter()), back);
+    }
+}
+
+impl State {
+    /// The slot whose encoded state is this one's new value, if the run changed it.
+    pub(crate) fn changed_slot(&self) -> Option<SlotId> {
+        self.slot.filter(|_| self.dirty && !self.failed)
+    }
+
+    pub(crate) fn is_failed(&self) -> bool {
+        self.failed
+    }
+}
+
+/// A new state that begins as a copy of another.
+fn copied(tape: &mut Tape, from: SlotId) -> State {
+    let mut state = State { dirty: true, ..State::default() };
+    let slot = state.slot(tape);
+    tape.copy(slot, from);
+    state
+}
+
+/// Whether tiles enter the window later than their rows come: then the newest tile is not the last that counts.
+fn is_delayed(window: &Window) -> bool {
+    match window {
+        Window::Unbounded => false,
+        Window::Sliding { offset_us, .. } => *offset_us != 0,
+        Window::Tumbling { closed, .. } => *closed,
+    }
+}
+
+/// The first instant after `now_us` at which the value changes by time alone: a tile leaves or enters.
+fn next_change_us(window: &Window, tiles: impl Iterator<Item = i64>, now_us: i64) -> i64 {
+    let delayed = is_delayed(window);
+    tiles
+        .map(|tile| {
+            let enters = window.enters_at_us(tile);
+            if delayed && enters > now_us { enters } else { window.leaves_at_us(tile) }
+        })
+        .filter(|instant| *instant > now_us)
+        .min()
+        .unwrap_or(i64::MAX)
+}
+
+fn reason_text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

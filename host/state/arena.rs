@@ -1,0 +1,173 @@
+//! Many small byte strings that are rewritten all the time, without an allocation each.
+//!
+//! Strings live in slabs of one size class each; a class is at most a quarter larger than what it holds. A string
+//! that outgrows its class moves to another and its place is used again. Strings above the largest class have an
+//! allocation of their own. What a table keeps for a string is a `Slice` of eight bytes.
+
+/// Names a string in an arena. The empty string has no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Slice {
+    /// Place in its class, plus one; 0 = empty.
+    place: u32,
+    /// Class in the upper 8 bits, length below; a length does not fit the large class, which keeps its own.
+    class_len: u32,
+}
+
+const LEN_BITS: u32 = 24;
+const LARGE: usize = CLASSES.len();
+const SLAB_BYTES: usize = 1 << 18;
+
+/// Sizes in bytes. The steps are small where most states are: 8 bytes up to 128, then about a quarter.
+const CLASSES: [usize; 36] = [
+    8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 88, 96, 104, 112, 120, 128, 160, 192, 240, 304, 384, 480, 608, 768, 960, 1216,
+    1536, 1920, 2432, 3072, 3840, 4864, 8192, 16384, 32768, 65536,
+];
+
+#[derive(Default)]
+struct Class {
+    slabs: Vec<Box<[u8]>>,
+    /// Places that have been let go.
+    free: Vec<u32>,
+    used: u32,
+}
+
+pub struct Arena {
+    classes: Vec<Class>,
+    large: Vec<Box<[u8]>>,
+    large_free: Vec<u32>,
+    live_bytes: usize,
+}
+
+impl Default for Arena {
+    fn default() -> Arena {
+        let classes = CLASSES.iter().map(|_| Class::default()).collect();
+        Arena { classes, large: Vec::new(), large_free: Vec::new(), live_bytes: 0 }
+    }
+}
+
+impl Arena {
+    /// The bytes of the string.
+    #[inline]
+    pub fn get(&self, slice: Slice) -> &[u8] {
+        if slice.place == 0 {
+            return &[];
+        }
+        let class = (slice.class_len >> LEN_BITS) as usize;
+        let place = slice.place as usize - 1;
+        if class == LARGE {
+            return &self.large[place];
+        }
+        let len = (slice.class_len & ((1 << LEN_BITS) - 1)) as usize;
+        let size = CLASSES[class];
+        let per_slab = SLAB_BYTES / size;
+        let start = place % per_slab * size;
+        &self.classes[class].slabs[place / per_slab][start..start + len]
+    }
+
+    /// Replaces the string by `bytes`; the slice is changed when it has to move.
+    #[inline]
+    pub fn set(&mut self, slice: &mut Slice, bytes: &[u8]) {
+        let class = class_of(bytes.len());
+        if slice.place != 0 && (slice.class_len >> LEN_BITS) as usize == class && class != LARGE {
+            self.live_bytes = self.live_bytes - self.get(*slice).len() + bytes.len();
+            self.write(slice.place, class, bytes);
+            slice.class_len = (class as u32) << LEN_BITS | bytes.len() as u32;
+            return;
+        }
+        self.remove(slice);
+        if bytes.is_empty() {
+            return;
+        }
+        self.live_bytes += bytes.len();
+        if class == LARGE {
+            let place = match self.large_free.pop() {
+                Some(place) => {
+                    self.large[place as usize] = bytes.into();
+                    place
+                }
+                None => {
+                    self.large.push(bytes.into());
+                    self.large.len() as u32 - 1
+                }
+            };
+            *slice = Slice { place: place + 1, class_len: (LARGE as u32) << LEN_BITS };
+            return;
+        }
+        let places = &mut self.classes[class];
+        let place = places.free.pop().unwrap_or_else(|| {
+            let per_slab = (SLAB_BYTES / CLASSES[class]) as u32;
+            if places.used.is_multiple_of(per_slab) && (places.used / per_slab) as usize == places.slabs.len() {
+                places.slabs.push(vec![0; per_slab as usize * CLASSES[class]].into());
+            }
+            places.used += 1;
+            places.used - 1
+        });
+        *slice = Slice { place: place + 1, class_len: (class as u32) << LEN_BITS | bytes.len() as u32 };
+        self.write(slice.place, class, bytes);
+    }
+
+    /// Lets go of the string.
+    pub fn remove(&mut self, slice: &mut Slice) {
+        if slice.place == 0 {
+            return;
+        }
+        self.live_bytes -= self.get(*slice).len();
+        let class = (slice.class_len >> LEN_BITS) as usize;
+        if class == LARGE {
+            self.large[slice.place as usize - 1] = Box::default();
+            self.large_free.push(slice.place - 1);
+        } else {
+            self.classes[class].free.push(slice.place - 1);
+        }
+        *slice = Slice::default();
+    }
+
+    /// Bytes of all strings, without what classes and free places cost on top.
+    pub fn live_bytes(&self) -> usize {
+        self.live_bytes
+    }
+
+    #[inline]
+    fn write(&mut self, place: u32, class: usize, bytes: &[u8]) {
+        let size = CLASSES[class];
+        let per_slab = SLAB_BYTES / size;
+        let place = place as usize - 1;
+        let start = place % per_slab * size;
+        self.classes[class].slabs[place / per_slab][start..start + bytes.len()].copy_from_slice(bytes);
+    }
+}
+
+#[inline]
+fn class_of(len: usize) -> usize {
+    match len {
+        0 => 0,
+        1..=128 => (len - 1) / 8,
+        _ => CLASSES.partition_point(|size| *size < len),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn strings_stay_what_they_were_set_to(
+            steps in prop::collection::vec((0usize..20, prop_oneof![0usize..200, 60_000usize..70_000]), 1..200)
+        ) {
+            let mut arena = Arena::default();
+            let mut slices = [Slice::default(); 20];
+            let mut expected = vec![Vec::new(); 20];
+            for (step, (which, len)) in steps.into_iter().enumerate() {
+                let bytes = vec![step as u8; len];
+                arena.set(&mut slices[which], &bytes);
+                expected[which] = bytes;
+                for (slice, bytes) in slices.iter().zip(&expected) {
+                    prop_assert_eq!(arena.get(*slice), &bytes[..]);
+                }
+                prop_assert_eq!(arena.live_bytes(), expected.iter().map(Vec::len).sum::<usize>());
+            }
+        }
+    }
+}

@@ -1,3 +1,5 @@
 //! Onefold: one definition of a feature, run bit for bit the same in a stream and in a batch.
 
+pub mod clock;
 pub mod define;
+pub mod storage;

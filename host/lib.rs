@@ -3,3 +3,7 @@
 pub mod clock;
 pub mod define;
 pub mod storage;
+pub mod online;
+pub mod route;
+pub mod rows;
+pub mod state;

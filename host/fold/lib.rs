@@ -7,6 +7,13 @@ mod kind;
 mod predicate;
 mod window;
 
+mod cell;
+mod filter;
+mod plan;
+mod run;
+mod split;
+mod tape;
+
 mod adapter;
 mod call;
 mod engine;
@@ -16,9 +23,13 @@ mod pool;
 mod wire;
 
 pub use call::{FoldCall, Folded, Mapped, Udf, op};
+pub use cell::{DamagedCell, persist, persisted_tiles, restore};
 pub use engine::{Engine, Limits};
 pub use error::{CallFailure, ClaimRefused, FoldError, ModuleRefused, PrepareError};
 pub use kind::{Field, Kind};
 pub use module::{CONTRACT, Module, Role, UdfInfo};
+pub use filter::{FilterError, mask};
+pub use plan::{CellPlan, Planner};
+pub use run::{Cells, Change, FailedRow, FoldJob, JobError, Probe, Results};
 pub use predicate::{Comparison, Literal, Operator};
 pub use window::{DAY_US, HOUR_US, MINUTE_US, Window, default_hop_us};

@@ -409,13 +409,12 @@ impl CellPlan<'_> {
         let now_us = self.now_us;
         let cached = !is_delayed(&self.planner.window) && !self.planner.set_aside.uncached.contains(&self.cell);
         let cell = self.cell;
-        let Planner { works, tape, origins, window, .. } = &mut *self.planner;
+        let Planner { works, tape, origins, window, bytes, probes, scratch, .. } = &mut *self.planner;
         let mut plan = FullPlan { work: &mut works[work], tape, origins, cell, window };
         plan.evict(now_us);
         let failed = plan.work.tiles.iter().find(|tile| tile.state.failed && plan.window.counts(tile.index, as_of_us));
-        if let Some(tile) = failed {
-            let reason = reason_text(self.planner.bytes_of(&tile.state.clone()));
-            self.planner.probes.push(PlannedProbe::Failed(reason));
+        if let Some(Tile { state, .. }) = failed {
+            probes.push(PlannedProbe::Failed(reason_text(&bytes[state.start..state.end])));
             return;
         }
         if plan.work.tiles.iter().any(|tile| tile.state.failed) || !cached {
@@ -425,7 +424,7 @@ impl CellPlan<'_> {
         }
         let uses_total = plan.work.total.is_some();
         let before = plan.tape.op_count();
-        let scratch = *self.planner.scratch.get_or_insert_with(|| plan.tape.new_slot());
+        let scratch = *scratch.get_or_insert_with(|| plan.tape.new_slot());
         let counted: Range<usize> = {
             let counts = |tile: &Tile| plan.window.counts(tile.index, as_of_us);
             let start = plan.work.tiles.iter().position(counts).unwrap_or(0);

@@ -10,8 +10,8 @@
 use crate::call::{FoldCall, Folded, Udf};
 use crate::cell::{self, DamagedCell};
 use crate::error::CallFailure;
-use crate::judge::resolve;
 use crate::plan::{Origin, PlannedCell, PlannedProbe, Planner, State};
+use crate::split::resolve;
 use crate::window::Window;
 use arrow::array::ArrayRef;
 use std::collections::BTreeMap;
@@ -140,7 +140,7 @@ impl FoldJob {
 
     fn call(&self, rows: u32, columns: &[ArrayRef]) -> Result<Folded, CallFailure> {
         if self.planner.tape.is_empty() {
-            return Ok(Folded::nothing(self.udf.outputs()));
+            return Ok(nothing(&self.udf));
         }
         self.udf.fold(&self.fold_call(rows, columns))
     }
@@ -209,6 +209,12 @@ impl FoldJob {
             Err(failure) => Some(failure.to_string()),
         }
     }
+}
+
+/// What a call without operations gives.
+fn nothing(udf: &Udf) -> Folded {
+    let outputs = udf.outputs().iter().map(|field| arrow::array::new_empty_array(&field.kind.data_type()));
+    Folded { state_offsets: vec![0], state_data: Vec::new(), outputs: outputs.collect(), reasons: Vec::new() }
 }
 
 /// One asked value.

@@ -10,7 +10,6 @@ pub(crate) type SlotId = u32;
 pub(crate) const UPDATE: u32 = 0;
 pub(crate) const MERGE: u32 = 1;
 pub(crate) const COPY: u32 = 2;
-pub(crate) const RESET: u32 = 3;
 pub(crate) const EMIT: u32 = 4;
 
 #[derive(Clone, Copy)]
@@ -72,11 +71,6 @@ impl Tape {
     #[inline]
     pub fn copy(&mut self, slot: SlotId, from: SlotId) {
         self.words.extend([COPY | slot << 3, from]);
-    }
-
-    #[inline]
-    pub fn reset(&mut self, slot: SlotId) {
-        self.words.extend([RESET | slot << 3, 0]);
     }
 
     /// Emits the slot's value; returns which row of the outputs it will be.

@@ -94,7 +94,7 @@ fn build(stage: &Path, target: &Path) -> Result<(), Box<dyn Error>> {
             command.env_remove(variable);
         }
     }
-    command.envs(udf_flags::PROFILE);
+    command.envs(udf_flags::PROFILE).env("RUSTC", &rustc);
     let sources = stage.to_string_lossy();
     let flags = udf_flags::encoded_rustflags(&sources, &cargo_home, sysroot.trim(), commit);
     command.env("CARGO_ENCODED_RUSTFLAGS", flags);

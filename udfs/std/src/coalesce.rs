@@ -20,7 +20,9 @@ impl Udf for Coalesce {
         };
         if let Some(other) = inputs.iter().find(|input| input.kind != *kind) {
             let Field { name, kind: found } = other;
-            return Err(format!("input `{name}` is {found}, the first is {kind}: coalesce takes one kind; cast one of them"));
+            return Err(format!(
+                "input `{name}` is {found}, the first is {kind}: coalesce takes one kind; cast one of them"
+            ));
         }
         let map = CoalesceMap { kinds: vec![*kind; inputs.len()] };
         Ok(Prepared::map(map, vec![Field::new("value", *kind)]).one_to_one())

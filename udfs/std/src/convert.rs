@@ -52,7 +52,9 @@ impl Udf for Cast {
         let Field { name, kind } = crate::inputs::one("cast", inputs)?;
         let (from, to) = (*kind, to.kind());
         if !is_possible(from, to) {
-            return Err(format!("input `{name}` is {from}: cast does not make {to} of it; cast to utf8 or int64 first"));
+            return Err(format!(
+                "input `{name}` is {from}: cast does not make {to} of it; cast to utf8 or int64 first"
+            ));
         }
         Ok(Prepared::map(CastMap { from, to }, vec![Field::new("value", to)]).one_to_one())
     }

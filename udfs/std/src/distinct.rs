@@ -80,11 +80,7 @@ impl Fold for Distinct {
     }
 
     fn finish(&self, state: &Self::State, outputs: &mut [Builder]) -> Result<&'static str, String> {
-        let value = if self.collect {
-            inputs::list(self.kind, state.iter())
-        } else {
-            Value::Int64(state.len() as i64)
-        };
+        let value = if self.collect { inputs::list(self.kind, state.iter()) } else { Value::Int64(state.len() as i64) };
         inputs::emit(outputs, &value).map(|()| "")
     }
 }

@@ -65,41 +65,41 @@ impl<const N: usize> Exact<N> {
 
     /// Adds another sum.
     pub fn merge(&mut self, other: &Exact<N>) {
-        let (magnitude, limb, negative) = other.magnitude();
-        if magnitude.is_empty() {
-            return;
-        }
-        if self.all.is_none() {
-            let base = *self.base.get_or_insert(limb.saturating_sub(1) as u16) as usize;
-            if limb >= base && limb + magnitude.len() <= base + N {
-                let before = self.window;
-                if add_at(&mut self.window, &magnitude, limb - base, negative) {
-                    return;
-                }
-                self.window = before;
+        other.with_magnitude(|limbs, limb, negative| {
+            if limbs.is_empty() {
+                return;
             }
-        }
-        self.add_to_all(&magnitude, limb, negative);
+            if self.all.is_none() {
+                let base = *self.base.get_or_insert(limb.saturating_sub(1) as u16) as usize;
+                if limb >= base && limb + limbs.len() <= base + N {
+                    let before = self.window;
+                    if add_at(&mut self.window, limbs, limb - base, negative) {
+                        return;
+                    }
+                    self.window = before;
+                }
+            }
+            self.add_to_all(limbs, limb, negative);
+        });
     }
 
-    /// The absolute value without its zero limbs, the limb it starts at, and whether it is negative.
-    pub fn magnitude(&self) -> (Vec<u64>, usize, bool) {
-        let (limbs, base) = match &self.all {
-            Some(all) => (all.to_vec(), 0),
-            None => (self.window.to_vec(), self.base.unwrap_or(0) as usize),
-        };
-        let negative = limbs.last().is_some_and(|top| top >> 63 == 1);
-        let mut limbs = limbs;
-        if negative {
-            negate(&mut limbs);
+    /// Looks at the absolute value without its zero limbs at both ends, the limb it starts at, and whether it is negative.
+    pub fn with_magnitude<R>(&self, look: impl FnOnce(&[u64], usize, bool) -> R) -> R {
+        match &self.all {
+            Some(all) => look_at(&mut all.clone(), 0, look),
+            None => look_at(&mut self.window.clone(), self.base.unwrap_or(0) as usize, look),
         }
-        let low = limbs.iter().take_while(|limb| **limb == 0).count();
-        let high = limbs.iter().rev().take_while(|limb| **limb == 0).count();
-        if low == limbs.len() {
-            return (Vec::new(), 0, false);
-        }
-        (limbs[low..limbs.len() - high].to_vec(), base + low, negative)
     }
+}
+
+fn look_at<R>(limbs: &mut [u64], base: usize, look: impl FnOnce(&[u64], usize, bool) -> R) -> R {
+    let negative = limbs.last().is_some_and(|top| top >> 63 == 1);
+    if negative {
+        negate(limbs);
+    }
+    let low = limbs.iter().take_while(|limb| **limb == 0).count();
+    let high = limbs.iter().rposition(|limb| *limb != 0).map_or(low, |at| at + 1);
+    look(limbs.get(low..high).unwrap_or_default(), base + low, negative)
 }
 
 /// Adds or subtracts at a limb and carries on to the top; false if the number no longer fits (it is then spoilt).
@@ -146,16 +146,19 @@ fn bit_length(limbs: &[u64]) -> usize {
 
 impl<const N: usize> State for Exact<N> {
     fn encode(&self, out: &mut Vec<u8>) {
-        let (limbs, limb, negative) = self.magnitude();
-        let Some(zeros) = limbs.first().map(|low| low.trailing_zeros()) else {
-            out.push(0);
-            return;
-        };
-        let shifted = shift_right(&limbs, zeros as usize);
-        let length = bit_length(&shifted).div_ceil(8);
-        put_varint(out, (length as u64) << 1 | u64::from(negative));
-        put_varint(out, limb as u64 * 64 + u64::from(zeros));
-        out.extend(shifted.iter().flat_map(|limb| limb.to_le_bytes()).take(length));
+        self.with_magnitude(|limbs, limb, negative| {
+            let Some(zeros) = limbs.first().map(|low| low.trailing_zeros() as usize) else {
+                out.push(0);
+                return;
+            };
+            let length = (bit_length(limbs) - zeros).div_ceil(8);
+            put_varint(out, (length as u64) << 1 | u64::from(negative));
+            put_varint(out, (limb * 64 + zeros) as u64);
+            for at in (0..length).step_by(8) {
+                let word = bits_from(limbs, zeros + at * 8).to_le_bytes();
+                out.extend_from_slice(word.get(..length - at).unwrap_or(&word));
+            }
+        });
     }
 
     fn decode(input: &mut Reader<'_>) -> Result<Self, Malformed> {
@@ -165,45 +168,51 @@ impl<const N: usize> State for Exact<N> {
         }
         let length = usize::try_from(header >> 1).unwrap_or(usize::MAX);
         let shift = usize::try_from(input.varint()?).unwrap_or(usize::MAX);
-        let most = ALL_LIMBS * 64 - 1;
-        if length == 0 || length > most / 8 || shift > most || length * 8 + shift > most + 7 {
+        // Below the sign bit: a sum that were to touch it could not have been made.
+        if length == 0 || length > ALL_LIMBS * 8 || shift >= ALL_LIMBS * 64 || shift + length * 8 >= ALL_LIMBS * 64 {
             return Err(Malformed("an exact sum is out of its range"));
         }
         let bytes = input.bytes(length)?;
         if bytes.first().is_none_or(|low| low & 1 == 0) || bytes.last() == Some(&0) {
             return Err(Malformed("an exact sum is not in its shortest form"));
         }
+        let negative = header & 1 == 1;
+        let base = (shift / 64).saturating_sub(1);
         let mut sum = Exact::default();
-        let (limb, bits) = (shift / 64, shift % 64);
-        let mut limbs = vec![0u64; (length * 8 + bits).div_ceil(64)];
-        for (at, byte) in bytes.iter().enumerate() {
-            let at = at * 8 + bits;
-            limbs[at / 64] |= u64::from(*byte) << (at % 64);
-            if at % 64 > 56 && let Some(next) = limbs.get_mut(at / 64 + 1) {
-                *next |= u64::from(*byte) >> (64 - at % 64);
-            }
-        }
-        while limbs.last() == Some(&0) {
-            limbs.pop();
-        }
-        if limb * 64 + bit_length(&limbs) > most {
-            return Err(Malformed("an exact sum is out of its range"));
-        }
-        let base = limb.saturating_sub(1);
-        sum.base = Some(base as u16);
-        if limb + limbs.len() > base + N || !add_at(&mut sum.window, &limbs, limb - base, header & 1 == 1) {
-            sum.window = [0; N];
-            sum.add_to_all(&limbs, limb, header & 1 == 1);
+        if shift - base * 64 + length * 8 < N * 64 {
+            sum.base = Some(base as u16);
+            place(&mut sum.window, bytes, shift - base * 64, negative);
+        } else {
+            let mut all = vec![0; ALL_LIMBS].into_boxed_slice();
+            place(&mut all, bytes, shift, negative);
+            sum.all = Some(all);
         }
         Ok(sum)
     }
 }
 
-fn shift_right(limbs: &[u64], bits: usize) -> Vec<u64> {
-    let (skip, bits) = (bits / 64, bits % 64);
+/// Writes little-endian bytes into limbs that are zero, from a bit on; as its negative if so.
+fn place(limbs: &mut [u64], bytes: &[u8], from_bit: usize, negative: bool) {
+    for (at, chunk) in bytes.chunks(8).enumerate() {
+        let mut word = [0; 8];
+        word.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
+        let word = u128::from(u64::from_le_bytes(word)) << (from_bit % 64);
+        let limb = from_bit / 64 + at;
+        for (limb, part) in limbs.iter_mut().skip(limb).zip([word as u64, (word >> 64) as u64]) {
+            *limb |= part;
+        }
+    }
+    if negative {
+        negate(limbs);
+    }
+}
+
+/// 64 bits of a number, from a bit on.
+#[inline]
+fn bits_from(limbs: &[u64], bit: usize) -> u64 {
     let at = |index: usize| limbs.get(index).copied().unwrap_or(0);
-    let limb = |index| if bits == 0 { at(index) } else { at(index) >> bits | at(index + 1) << (64 - bits) };
-    (skip..limbs.len()).map(limb).collect()
+    let both = u128::from(at(bit / 64 + 1)) << 64 | u128::from(at(bit / 64));
+    (both >> (bit % 64)) as u64
 }
 
 /// `limbs * 2^unit` as the nearest float64, ties to even; infinite when it is too large.
@@ -218,7 +227,7 @@ pub fn round(limbs: &[u64], unit: i64, negative: bool) -> f64 {
         limbs.first().copied().unwrap_or(0) << -shift
     } else {
         let shift = shift as usize;
-        let kept = shift_right(limbs, shift).first().copied().unwrap_or(0);
+        let kept = bits_from(limbs, shift);
         let half = shift - 1;
         let half_set = limbs.get(half / 64).is_some_and(|limb| limb >> (half % 64) & 1 == 1);
         let below = limbs.iter().take(half / 64).any(|limb| *limb != 0)
@@ -308,8 +317,7 @@ impl FloatSum {
         if let Some(value) = self.specials.as_ref().and_then(|specials| specials.value()) {
             return value;
         }
-        let (limbs, limb, negative) = self.sum.magnitude();
-        round(&limbs, limb as i64 * 64 - 1074, negative)
+        self.sum.with_magnitude(|limbs, limb, negative| round(limbs, limb as i64 * 64 - 1074, negative))
     }
 }
 
@@ -377,9 +385,9 @@ impl Moments {
         if self.specials.is_some() {
             return f64::NAN;
         }
-        let whole = |(limbs, limb, _): (Vec<u64>, usize, bool)| [vec![0; limb], limbs].concat();
-        let squares = multiply(&whole(self.squares.magnitude()), &[count]);
-        let sum = whole(self.sum.magnitude());
+        let whole = |limbs: &[u64], limb: usize, _: bool| [vec![0; limb].as_slice(), limbs].concat();
+        let squares = multiply(&self.squares.with_magnitude(whole), &[count]);
+        let sum = self.sum.with_magnitude(whole);
         let difference = subtract(squares, &multiply(&sum, &sum));
         round(&difference, unit * 2, false)
     }

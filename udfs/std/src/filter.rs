@@ -40,7 +40,8 @@ pub enum Operator {
 
 impl Udf for Filter {
     fn info() -> Info {
-        let doc = "Passes the rows whose first input compares with `value` as `op` says; all inputs go through as they are";
+        let doc =
+            "Passes the rows whose first input compares with `value` as `op` says; all inputs go through as they are";
         Info { name: "filter", role: Role::Transform, doc, params: params::schema::<Comparison>() }
     }
 
@@ -62,7 +63,8 @@ fn constants(
     kind: Kind,
 ) -> Result<Vec<Value<'static>>, String> {
     let read = |json: &serde_json::Value| {
-        convert::from_json(json, kind).ok_or_else(|| format!("value {json}: `{name}` is {kind}; write a {kind}"))
+        convert::from_json(json, kind)
+            .ok_or_else(|| format!("value {json}: `{name}` is {kind}; write a value of that kind"))
     };
     match (op, value) {
         (Operator::IsNull | Operator::NotNull, None) => Ok(Vec::new()),

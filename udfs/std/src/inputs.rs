@@ -34,7 +34,9 @@ pub fn number(udf: &str, inputs: &[Field]) -> Result<Number, String> {
 pub fn list_of(udf: &str, inputs: &[Field]) -> Result<Kind, String> {
     let Field { name, kind } = one(udf, inputs)?;
     kind.list().ok_or_else(|| {
-        format!("input `{name}` is {kind}: {udf} gives a list, and there are lists of int64, float64 and utf8 only; cast it")
+        format!(
+            "input `{name}` is {kind}: {udf} gives a list, and there are lists of int64, float64 and utf8 only; cast it"
+        )
     })
 }
 

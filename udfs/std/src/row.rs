@@ -50,7 +50,9 @@ impl Fold for LastRowFold {
         let time = times.integer(row).ok_or("the event time of the row is null")?;
         let size: usize = columns.iter().map(|column| column.value(row).size_bytes()).sum();
         if size > MOST_BYTES {
-            return Err(format!("a row of {size} bytes: last_row keeps {MOST_BYTES} at most; shorten it, or name fewer inputs"));
+            return Err(format!(
+                "a row of {size} bytes: last_row keeps {MOST_BYTES} at most; shorten it, or name fewer inputs"
+            ));
         }
         let is_later = match state {
             None => true,

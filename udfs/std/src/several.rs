@@ -130,7 +130,9 @@ impl Fold for Ends {
         let most = MOST_BYTES / self.n;
         if value.size_bytes() > most {
             let (size, n) = (value.size_bytes(), self.n);
-            return Err(format!("a value of {size} bytes: of {n} values each may have {most}; shorten it, or choose a smaller n"));
+            return Err(format!(
+                "a value of {size} bytes: of {n} values each may have {most}; shorten it, or choose a smaller n"
+            ));
         }
         let time = times.integer(row).ok_or("the event time of the row is null")?;
         if self.is_wanted(state, time, &value) {

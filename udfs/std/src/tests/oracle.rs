@@ -15,15 +15,14 @@ fn nearest(exact: &BigRational) -> f64 {
     let mut best = exact.to_f64().unwrap().clamp(f64::MIN, f64::MAX);
     loop {
         let distance = |value: f64| BigRational::from_float(value).map(|value| (value - exact).abs());
-        let better = [best.next_down(), best.next_up()].into_iter().find(|other| {
-            match (distance(*other), distance(best)) {
+        let better =
+            [best.next_down(), best.next_up()].into_iter().find(|other| match (distance(*other), distance(best)) {
                 (Some(other_distance), Some(best_distance)) => {
                     other_distance < best_distance
                         || other_distance == best_distance && other.to_bits() & 1 < best.to_bits() & 1
                 }
                 _ => false,
-            }
-        });
+            });
         match better {
             Some(other) => best = other,
             None => return best,

@@ -87,7 +87,10 @@ impl<const N: usize> Exact<N> {
     pub fn with_magnitude<R>(&self, look: impl FnOnce(&[u64], usize, bool) -> R) -> R {
         match &self.all {
             Some(all) => look_at(&mut all.clone(), 0, look),
-            None => look_at(&mut self.window.clone(), self.base.unwrap_or(0) as usize, look),
+            None => {
+                let mut window = self.window;
+                look_at(&mut window, self.base.unwrap_or(0) as usize, look)
+            }
         }
     }
 }

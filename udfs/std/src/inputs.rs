@@ -79,8 +79,8 @@ pub fn list<'v>(kind: Kind, values: impl Iterator<Item = &'v Value<'static>>) ->
         return Value::Null;
     }
     match kind {
-        Kind::Int64 => Value::Int64List(values.filter_map(|value| as_integer(value)).collect()),
-        Kind::Float64 => Value::Float64List(values.filter_map(|value| as_float(value)).collect()),
+        Kind::Int64 => Value::Int64List(values.filter_map(as_integer).collect()),
+        Kind::Float64 => Value::Float64List(values.filter_map(as_float).collect()),
         Kind::Utf8 => Value::Utf8List(
             values
                 .filter_map(|value| match value {

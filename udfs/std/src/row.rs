@@ -5,6 +5,7 @@ use onefold_udf::column::{AnyColumn, Column, all};
 use onefold_udf::fold::Fold;
 use onefold_udf::output::Builder;
 use onefold_udf::{Field, Info, Kind, Prepared, Role, Udf, Value, params};
+use std::cmp::Ordering;
 
 /// `std.last_row`.
 pub enum LastRow {}
@@ -57,8 +58,8 @@ impl Fold for LastRowFold {
         let is_later = match state {
             None => true,
             Some((held_time, held)) => {
-                let values = || columns.iter().map(|column| column.value(row));
-                time.cmp(held_time).then_with(|| values().cmp(held.iter().cloned())).is_gt()
+                let differing = columns.iter().zip(held.iter()).map(|(column, held)| column.value(row).cmp(held));
+                time.cmp(held_time).then(differing.fold(Ordering::Equal, Ordering::then)).is_gt()
             }
         };
         if is_later {

@@ -157,12 +157,12 @@ impl Fold for Ends {
         let (value, reason) = match (self.gives, kind) {
             (Gives::List, kind) => (inputs::list(kind, self.values(state)), ""),
             (_, Kind::Int64) => {
-                let sum = self.values(state).filter_map(|value| inputs::as_integer(value)).map(i128::from).sum();
+                let sum = self.values(state).filter_map(inputs::as_integer).map(i128::from).sum();
                 inputs::integer_result(sum, state.len() as u64, mean)
             }
             _ => {
                 let mut sum = FloatSum::default();
-                self.values(state).filter_map(|value| inputs::as_float(value)).for_each(|value| sum.add(value));
+                self.values(state).filter_map(inputs::as_float).for_each(|value| sum.add(value));
                 (inputs::float_result(&sum, state.len() as u64, mean), "")
             }
         };

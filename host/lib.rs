@@ -2,8 +2,14 @@
 
 pub mod clock;
 pub mod define;
+pub mod registry;
 pub mod storage;
-pub mod online;
-pub mod route;
+pub mod source;
+pub mod decode;
 pub mod rows;
+pub mod route;
 pub mod state;
+pub mod online;
+pub mod stream;
+pub mod cli;
+pub mod std_module;

@@ -13,6 +13,7 @@ mod engine;
 mod error;
 mod module;
 mod pool;
+mod resolve;
 mod wire;
 
 pub use call::{FoldCall, Folded, Mapped, Udf, op};
@@ -21,4 +22,5 @@ pub use error::{CallFailure, ClaimRefused, FoldError, ModuleRefused, PrepareErro
 pub use kind::{Field, Kind};
 pub use module::{CONTRACT, Module, Role, UdfInfo};
 pub use predicate::{Comparison, Literal, Operator};
+pub use resolve::judge;
 pub use window::{DAY_US, HOUR_US, MINUTE_US, Window, default_hop_us};

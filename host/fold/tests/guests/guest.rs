@@ -220,7 +220,7 @@ fn update(udf: &str, state: &mut State, row: Row) -> Result<(), &'static str> {
         "eats_memory_on_13" if value == 13 => {
             let mut kept = Vec::new();
             loop {
-                kept.push(std::hint::black_box(vec![1u8; 1 << 20]));
+                kept.push(std::hint::black_box(Vec::<u8>::with_capacity(1 << 20)));
             }
         }
         "large_state" => state.resize(value.unsigned_abs() as usize / 8, 7),

@@ -137,8 +137,17 @@ impl Udf {
 
     /// Runs a tape. Nothing of a failed call counts; `judge` then finds the ops to leave out.
     pub fn fold(&self, call: &FoldCall<'_>) -> Result<Folded, CallFailure> {
+        self.fold_pooled(call, self.module.inner.limits.state_bytes)
+    }
+
+    /// `fold` in the middle of a tape, where states have no limit of their own.
+    pub(crate) fn fold_unlimited(&self, call: &FoldCall<'_>) -> Result<Folded, CallFailure> {
+        self.fold_pooled(call, usize::MAX)
+    }
+
+    fn fold_pooled(&self, call: &FoldCall<'_>, state_bytes: usize) -> Result<Folded, CallFailure> {
         let mut instance = self.module.inner.pool.take()?;
-        let folded = self.fold_in(&mut instance, call);
+        let folded = self.fold_in(&mut instance, call, state_bytes);
         // After the UDF's own word (and after a call that never reached it) the instance is as good as before.
         if matches!(
             folded,
@@ -150,7 +159,12 @@ impl Udf {
     }
 
     /// `fold`, in an instance of the caller's.
-    pub(crate) fn fold_in(&self, instance: &mut Instance, call: &FoldCall<'_>) -> Result<Folded, CallFailure> {
+    pub(crate) fn fold_in(
+        &self,
+        instance: &mut Instance,
+        call: &FoldCall<'_>,
+        state_bytes: usize,
+    ) -> Result<Folded, CallFailure> {
         self.expect(Role::Aggregate)?;
         let emits = check_call(call).map_err(CallFailure::Input)?;
         let limits = &self.module.inner.limits;
@@ -170,23 +184,29 @@ impl Udf {
         };
         let handle = self.module.inner.handle(instance, &self.prepared)?;
         match instance.fold(handle, &wire, limits.fuel(call.tape.len() / 2, bytes))? {
-            Ok(folded) => self.check_folded(call, emits, folded),
+            Ok(folded) => self.check_folded(call, emits, folded, state_bytes),
             Err(error) => Err(check_fold_error(call, &error, limits.message_bytes)),
         }
     }
 
-    fn check_folded(&self, call: &FoldCall<'_>, emits: usize, folded: contract::Folded) -> Result<Folded, CallFailure> {
+    fn check_folded(
+        &self,
+        call: &FoldCall<'_>,
+        emits: usize,
+        folded: contract::Folded,
+        state_bytes: usize,
+    ) -> Result<Folded, CallFailure> {
         let limits = &self.module.inner.limits;
         let states = folded.states;
         let state_offsets =
             spans(&states.offsets, size(call.keep), states.data.len(), "states").map_err(CallFailure::Invalid)?;
         let slots: Vec<u32> = (0..)
             .zip(state_offsets.windows(2))
-            .filter(|(_, pair)| size(pair[1] - pair[0]) > limits.state_bytes)
+            .filter(|(_, pair)| size(pair[1] - pair[0]) > state_bytes)
             .map(|(slot, _)| slot)
             .collect();
         if !slots.is_empty() {
-            return Err(CallFailure::StatesTooLarge { slots, limit: count(limits.state_bytes) });
+            return Err(CallFailure::StatesTooLarge { slots, limit: count(state_bytes) });
         }
         let outputs = self.decode(folded.outputs, emits)?;
         let reasons = texts(&folded.reasons, emits, limits.message_bytes, "reasons").map_err(CallFailure::Invalid)?;

@@ -20,6 +20,7 @@ mod engine;
 mod error;
 mod module;
 mod pool;
+mod resolve;
 mod wire;
 
 pub use call::{FoldCall, Folded, Mapped, Udf, op};
@@ -32,4 +33,5 @@ pub use filter::{FilterError, mask};
 pub use plan::{CellPlan, Planner};
 pub use run::{Cells, Change, FailedRow, FoldJob, JobError, Probe, Results};
 pub use predicate::{Comparison, Literal, Operator};
+pub use resolve::judge;
 pub use window::{DAY_US, HOUR_US, MINUTE_US, Window, default_hop_us};

@@ -1,0 +1,5 @@
+//! The engine against modules, kind and hostile: what they may do, and what each bad one is told.
+
+mod common;
+mod good;
+mod hostile;

@@ -1,6 +1,27 @@
 //! Definitions: from YAML to what they mean, and what a change costs.
+//!
+//! Read in the order of the flow: `read` gives what was typed (`typed`), `check` what it means (`model`),
+//! `fingerprint` what its values hang on, `plan` what a change costs.
 
+mod canonical;
+mod catalog;
+mod check;
 mod digest;
+mod error;
+mod fingerprint;
+mod located;
 mod model;
+mod names;
+mod project;
+mod read;
+mod typed;
+mod window_text;
 
+pub use canonical::canonical_json;
+pub use catalog::{ModuleCatalog, PreparedFacts, UdfRole};
+pub use check::{Break, CheckOptions, Checked, LookupCase, ModuleFile, Pins, Referred, TestCase, check, module_files};
+pub use error::{DefineError, Problem};
+pub use fingerprint::{FOLD_RULES, entity_table};
 pub use model::*;
+pub use read::{Definitions, Document, read_directory, read_text};
+pub use window_text::{duration_text, parse_duration, window_words};

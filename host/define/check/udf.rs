@@ -1,0 +1,113 @@
+//! `module.udf@3` to the bytes it means, and what those bytes say of parameters and inputs.
+
+use crate::define::canonical::canonical_json;
+use crate::define::catalog::{ModuleCatalog, PreparedFacts, UdfRole};
+use crate::define::names::{check_name, hint};
+use crate::define::typed::Parameters;
+use crate::define::{Digest, ModuleVersion, UdfUse};
+use onefold_fold::Field;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Version and digest that a module's bare name means, by module.
+pub type Pins = BTreeMap<String, (u32, Digest)>;
+
+/// Resolves UDFs and remembers which modules were used.
+pub struct UdfResolver<'a> {
+    catalog: &'a dyn ModuleCatalog,
+    pins: &'a Pins,
+    used: BTreeSet<ModuleVersion>,
+}
+
+impl<'a> UdfResolver<'a> {
+    pub fn new(catalog: &'a dyn ModuleCatalog, pins: &'a Pins) -> UdfResolver<'a> {
+        UdfResolver { catalog, pins, used: BTreeSet::new() }
+    }
+
+    pub fn into_used(self) -> BTreeSet<ModuleVersion> {
+        self.used
+    }
+
+    /// The UDF that a text means, with its parameters in canonical form.
+    pub fn resolve(&mut self, text: &str, params: &Parameters) -> Result<UdfUse, String> {
+        let wrong = || format!("`{text}` names no udf: write `module.udf`, or `module.udf@3` for one version");
+        let (path, version) = match text.split_once('@') {
+            Some((path, version)) => (path, Some(version.parse::<u32>().map_err(|_| wrong())?)),
+            None => (text, None),
+        };
+        let (module, udf) = path.split_once('.').ok_or_else(wrong)?;
+        check_name(module).and_then(|()| check_name(udf)).map_err(|_| wrong())?;
+        let pin = self.pins.get(module).filter(|_| version.is_none());
+        let resolved = self.catalog.resolve(module, version.or(pin.map(|(version, _)| *version)))?;
+        if let Some((version, digest)) = pin.filter(|(_, digest)| *digest != resolved.digest) {
+            return Err(format!(
+                "the lock has `{module}` version {version} as {digest}, here it is {}: use --upgrade {module}",
+                resolved.digest
+            ));
+        }
+        let names = self.catalog.udfs(&resolved.digest)?;
+        if !names.iter().any(|name| name == udf) {
+            let near = hint(udf, names.iter().map(String::as_str));
+            return Err(format!("module `{module}` (version {}) has no udf `{udf}`: {near}", resolved.version));
+        }
+        let digest = resolved.digest;
+        self.used.insert(resolved);
+        let params = canonical_json(&Value::Object(params.0.clone()));
+        Ok(UdfUse { module: module.to_owned(), digest, udf: udf.to_owned(), params })
+    }
+
+    /// What an aggregate says; refused where the UDF is none, or needs what is not there yet.
+    pub fn aggregate(&self, udf: &UdfUse, inputs: &[Field]) -> Result<PreparedFacts, String> {
+        let facts = self.prepare(udf, inputs)?;
+        let name = shown(udf);
+        if facts.role != UdfRole::Aggregate {
+            return Err(format!("`{name}` is a transform, a feature needs an aggregate: use it under `transforms:`"));
+        }
+        if facts.ordered {
+            return Err(format!(
+                "`{name}` needs its rows in order, which is not supported yet: use an aggregate that takes them in any"
+            ));
+        }
+        Ok(facts)
+    }
+
+    /// What a transform says.
+    pub fn transform(&self, udf: &UdfUse, inputs: &[Field]) -> Result<PreparedFacts, String> {
+        let facts = self.prepare(udf, inputs)?;
+        match facts.role {
+            UdfRole::Transform => Ok(facts),
+            UdfRole::Aggregate => {
+                Err(format!("`{}` is an aggregate, a transform is needed here: use it in a feature", shown(udf)))
+            }
+        }
+    }
+
+    /// What a transform says that can run on demand: one row out for each, and no event time.
+    pub fn on_demand(&self, udf: &UdfUse, inputs: &[Field]) -> Result<PreparedFacts, String> {
+        let facts = self.transform(udf, inputs)?;
+        if !facts.one_to_one {
+            return Err(format!(
+                "`{}` may give none or many rows for one, on demand each gives exactly one: let it claim `one-to-one`",
+                shown(udf)
+            ));
+        }
+        if facts.needs_event_time {
+            return Err(format!(
+                "`{}` asks for the event time, a request has none: pass a timestamp in the request instead",
+                shown(udf)
+            ));
+        }
+        Ok(facts)
+    }
+
+    fn prepare(&self, udf: &UdfUse, inputs: &[Field]) -> Result<PreparedFacts, String> {
+        self.catalog.prepare(&udf.digest, &udf.udf, &udf.params, inputs).map_err(|reason| {
+            let inputs: Vec<_> = inputs.iter().map(|input| format!("{} {}", input.name, input.kind)).collect();
+            format!("`{}` refuses ({}) with {}: {reason}", shown(udf), inputs.join(", "), udf.params)
+        })
+    }
+}
+
+fn shown(udf: &UdfUse) -> String {
+    format!("{}.{}", udf.module, udf.udf)
+}

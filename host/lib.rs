@@ -1,3 +1,6 @@
 //! Onefold: one definition of a feature, run bit for bit the same in a stream and in a batch.
 
+pub mod clock;
+pub mod decode;
 pub mod define;
+pub mod storage;

@@ -7,6 +7,18 @@ mod kind;
 mod predicate;
 mod window;
 
+mod adapter;
+mod call;
+mod engine;
+mod error;
+mod module;
+mod pool;
+mod wire;
+
+pub use call::{FoldCall, Folded, Mapped, Udf, op};
+pub use engine::{Engine, Limits};
+pub use error::{CallFailure, ClaimRefused, FoldError, ModuleRefused, PrepareError};
 pub use kind::{Field, Kind};
+pub use module::{CONTRACT, Module, Role, UdfInfo};
 pub use predicate::{Comparison, Literal, Operator};
 pub use window::{DAY_US, HOUR_US, MINUTE_US, Window, default_hop_us};

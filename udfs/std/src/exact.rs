@@ -1,0 +1,428 @@
+//! Exact sums of floats, and of their squares: fixed-point integers over the whole range of float64, rounded once.
+//!
+//! A float is an integer times 2^-1074, so a sum of floats is an integer too, and integers add in any order to the same
+//! bits. Few of the 2100 bits are ever used at once: a sum lives in a window of `N` limbs of 64 bits, which one value
+//! touches at two or three neighbours; only values some 2^100 apart make it spill into all limbs.
+
+use onefold_udf::state::{Reader, put_varint};
+use onefold_udf::{Malformed, State};
+
+/// A signed integer in units of 2^unit, where the unit is the caller's: two's complement limbs in a window.
+///
+/// Equal integers have equal bytes, however they came about: those of the odd part, its sign and its power of two.
+#[derive(Clone, Debug)]
+pub struct Exact<const N: usize> {
+    /// The limb of the whole number that `window[0]` is; unset until a value comes.
+    base: Option<u16>,
+    window: [u64; N],
+    /// All limbs, once the window has become too small. Then `window` is not used.
+    all: Option<Box<[u64]>>,
+}
+
+/// The limbs that the greatest sum can have: squares of float64 from 2^-2148 to 2^2048, 64 bits for how many, a sign.
+const ALL_LIMBS: usize = 68;
+
+impl<const N: usize> Default for Exact<N> {
+    fn default() -> Self {
+        Exact { base: None, window: [0; N], all: None }
+    }
+}
+
+impl<const N: usize> Exact<N> {
+    /// Adds `parts` (little-endian limbs), shifted left by `limb` limbs, or takes them off.
+    #[inline]
+    pub fn add<const P: usize>(&mut self, parts: [u64; P], limb: usize, negative: bool) {
+        if self.all.is_none() {
+            // One limb of room below the first value, the rest above it.
+            let base = *self.base.get_or_insert(limb.saturating_sub(1) as u16) as usize;
+            if limb >= base && limb + P <= base + N {
+                let before = self.window;
+                if add_at(&mut self.window, &parts, limb - base, negative) {
+                    return;
+                }
+                self.window = before;
+            }
+        }
+        self.add_to_all(&parts, limb, negative);
+    }
+
+    #[cold]
+    fn add_to_all(&mut self, parts: &[u64], limb: usize, negative: bool) {
+        add_at(self.spill(), parts, limb, negative);
+    }
+
+    fn spill(&mut self) -> &mut [u64] {
+        let (base, window) = (self.base.unwrap_or(0) as usize, &self.window);
+        self.all.get_or_insert_with(|| {
+            let sign = if window[N - 1] >> 63 == 1 { u64::MAX } else { 0 };
+            let limb = |at: usize| match at.checked_sub(base) {
+                None => 0,
+                Some(at) => window.get(at).copied().unwrap_or(sign),
+            };
+            (0..ALL_LIMBS).map(limb).collect()
+        })
+    }
+
+    /// Adds another sum.
+    pub fn merge(&mut self, other: &Exact<N>) {
+        let (magnitude, limb, negative) = other.magnitude();
+        if magnitude.is_empty() {
+            return;
+        }
+        if self.all.is_none() {
+            let base = *self.base.get_or_insert(limb.saturating_sub(1) as u16) as usize;
+            if limb >= base && limb + magnitude.len() <= base + N {
+                let before = self.window;
+                if add_at(&mut self.window, &magnitude, limb - base, negative) {
+                    return;
+                }
+                self.window = before;
+            }
+        }
+        self.add_to_all(&magnitude, limb, negative);
+    }
+
+    /// The absolute value without its zero limbs, the limb it starts at, and whether it is negative.
+    pub fn magnitude(&self) -> (Vec<u64>, usize, bool) {
+        let (limbs, base) = match &self.all {
+            Some(all) => (all.to_vec(), 0),
+            None => (self.window.to_vec(), self.base.unwrap_or(0) as usize),
+        };
+        let negative = limbs.last().is_some_and(|top| top >> 63 == 1);
+        let mut limbs = limbs;
+        if negative {
+            negate(&mut limbs);
+        }
+        let low = limbs.iter().take_while(|limb| **limb == 0).count();
+        let high = limbs.iter().rev().take_while(|limb| **limb == 0).count();
+        if low == limbs.len() {
+            return (Vec::new(), 0, false);
+        }
+        (limbs[low..limbs.len() - high].to_vec(), base + low, negative)
+    }
+}
+
+/// Adds or subtracts at a limb and carries on to the top; false if the number no longer fits (it is then spoilt).
+#[inline]
+fn add_at(limbs: &mut [u64], parts: &[u64], at: usize, negative: bool) -> bool {
+    let sign_before = limbs.last().map_or(0, |top| top >> 63);
+    let mut carry = false;
+    for (index, limb) in limbs.iter_mut().enumerate().skip(at) {
+        let part = parts.get(index - at).copied();
+        if part.is_none() && !carry {
+            break;
+        }
+        let part = part.unwrap_or(0);
+        if negative {
+            let (value, first) = limb.overflowing_sub(part);
+            let (value, second) = value.overflowing_sub(u64::from(carry));
+            *limb = value;
+            carry = first | second;
+        } else {
+            let (value, first) = limb.overflowing_add(part);
+            let (value, second) = value.overflowing_add(u64::from(carry));
+            *limb = value;
+            carry = first | second;
+        }
+    }
+    let sign_after = limbs.last().map_or(0, |top| top >> 63);
+    // An addend is never negative as limbs, so only these two turns of the sign are overflows.
+    if negative { !(sign_before == 1 && sign_after == 0) } else { !(sign_before == 0 && sign_after == 1) }
+}
+
+fn negate(limbs: &mut [u64]) {
+    let mut carry = true;
+    for limb in limbs {
+        let (value, overflow) = (!*limb).overflowing_add(u64::from(carry));
+        *limb = value;
+        carry = overflow;
+    }
+}
+
+/// How many bits a number without zero limbs at the top has.
+fn bit_length(limbs: &[u64]) -> usize {
+    limbs.last().map_or(0, |top| limbs.len() * 64 - top.leading_zeros() as usize)
+}
+
+impl<const N: usize> State for Exact<N> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let (limbs, limb, negative) = self.magnitude();
+        let Some(zeros) = limbs.first().map(|low| low.trailing_zeros()) else {
+            out.push(0);
+            return;
+        };
+        let shifted = shift_right(&limbs, zeros as usize);
+        let length = bit_length(&shifted).div_ceil(8);
+        put_varint(out, (length as u64) << 1 | u64::from(negative));
+        put_varint(out, limb as u64 * 64 + u64::from(zeros));
+        out.extend(shifted.iter().flat_map(|limb| limb.to_le_bytes()).take(length));
+    }
+
+    fn decode(input: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let header = input.varint()?;
+        if header == 0 {
+            return Ok(Exact::default());
+        }
+        let length = usize::try_from(header >> 1).unwrap_or(usize::MAX);
+        let shift = usize::try_from(input.varint()?).unwrap_or(usize::MAX);
+        let most = ALL_LIMBS * 64 - 1;
+        if length == 0 || length > most / 8 || shift > most || length * 8 + shift > most + 7 {
+            return Err(Malformed("an exact sum is out of its range"));
+        }
+        let bytes = input.bytes(length)?;
+        if bytes.first().is_none_or(|low| low & 1 == 0) || bytes.last() == Some(&0) {
+            return Err(Malformed("an exact sum is not in its shortest form"));
+        }
+        let mut sum = Exact::default();
+        let (limb, bits) = (shift / 64, shift % 64);
+        let mut limbs = vec![0u64; (length * 8 + bits).div_ceil(64)];
+        for (at, byte) in bytes.iter().enumerate() {
+            let at = at * 8 + bits;
+            limbs[at / 64] |= u64::from(*byte) << (at % 64);
+            if at % 64 > 56 && let Some(next) = limbs.get_mut(at / 64 + 1) {
+                *next |= u64::from(*byte) >> (64 - at % 64);
+            }
+        }
+        while limbs.last() == Some(&0) {
+            limbs.pop();
+        }
+        if limb * 64 + bit_length(&limbs) > most {
+            return Err(Malformed("an exact sum is out of its range"));
+        }
+        let base = limb.saturating_sub(1);
+        sum.base = Some(base as u16);
+        if limb + limbs.len() > base + N || !add_at(&mut sum.window, &limbs, limb - base, header & 1 == 1) {
+            sum.window = [0; N];
+            sum.add_to_all(&limbs, limb, header & 1 == 1);
+        }
+        Ok(sum)
+    }
+}
+
+fn shift_right(limbs: &[u64], bits: usize) -> Vec<u64> {
+    let (skip, bits) = (bits / 64, bits % 64);
+    let at = |index: usize| limbs.get(index).copied().unwrap_or(0);
+    let limb = |index| if bits == 0 { at(index) } else { at(index) >> bits | at(index + 1) << (64 - bits) };
+    (skip..limbs.len()).map(limb).collect()
+}
+
+/// `limbs * 2^unit` as the nearest float64, ties to even; infinite when it is too large.
+pub fn round(limbs: &[u64], unit: i64, negative: bool) -> f64 {
+    const LOWEST: i64 = -1074;
+    let length = bit_length(limbs) as i64;
+    let last_bit = (length - 53 + unit).max(LOWEST);
+    let shift = last_bit - unit;
+    let mantissa = if length == 0 || shift > length {
+        0
+    } else if shift <= 0 {
+        limbs.first().copied().unwrap_or(0) << -shift
+    } else {
+        let shift = shift as usize;
+        let kept = shift_right(limbs, shift).first().copied().unwrap_or(0);
+        let half = shift - 1;
+        let half_set = limbs.get(half / 64).is_some_and(|limb| limb >> (half % 64) & 1 == 1);
+        let below = limbs.iter().take(half / 64).any(|limb| *limb != 0)
+            || limbs.get(half / 64).is_some_and(|limb| limb & ((1 << (half % 64)) - 1) != 0);
+        kept + u64::from(half_set && (below || kept & 1 == 1))
+    };
+    let exponent = last_bit - LOWEST;
+    let bits = if exponent > 2046 { f64::INFINITY.to_bits() } else { ((exponent as u64) << 52) + mantissa };
+    let value = f64::from_bits(bits.min(f64::INFINITY.to_bits()));
+    if negative && mantissa != 0 { -value } else { value }
+}
+
+/// A finite float as mantissa and power of two: `mantissa * 2^(power - 1074)`.
+#[inline]
+pub fn parts(value: f64) -> (u64, usize) {
+    let bits = value.to_bits();
+    let exponent = (bits >> 52 & 0x7ff) as usize;
+    let fraction = bits & ((1 << 52) - 1);
+    if exponent == 0 { (fraction, 0) } else { (fraction | 1 << 52, exponent - 1) }
+}
+
+/// The values that are no numbers, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, State)]
+pub struct Specials {
+    pub plus: u64,
+    pub minus: u64,
+    pub nan: u64,
+}
+
+impl Specials {
+    #[cold]
+    fn count(&mut self, value: f64) {
+        match value {
+            f64::INFINITY => self.plus += 1,
+            f64::NEG_INFINITY => self.minus += 1,
+            _ => self.nan += 1,
+        }
+    }
+
+    fn merge(&mut self, other: &Specials) {
+        self.plus += other.plus;
+        self.minus += other.minus;
+        self.nan += other.nan;
+    }
+
+    /// What a sum with these is, if there are any.
+    pub fn value(&self) -> Option<f64> {
+        match (self.plus > 0, self.minus > 0, self.nan > 0) {
+            (false, false, false) => None,
+            (true, false, false) => Some(f64::INFINITY),
+            (false, true, false) => Some(f64::NEG_INFINITY),
+            _ => Some(f64::NAN),
+        }
+    }
+}
+
+/// An exact sum of floats.
+#[derive(Clone, Debug, Default)]
+pub struct FloatSum {
+    sum: Exact<4>,
+    specials: Option<Box<Specials>>,
+}
+
+impl FloatSum {
+    #[inline]
+    pub fn add(&mut self, value: f64) {
+        if !value.is_finite() {
+            self.specials.get_or_insert_default().count(value);
+            return;
+        }
+        let (mantissa, power) = parts(value);
+        if mantissa != 0 {
+            let shifted = u128::from(mantissa) << (power % 64);
+            self.sum.add([shifted as u64, (shifted >> 64) as u64], power / 64, value < 0.0);
+        }
+    }
+
+    pub fn merge(&mut self, other: &FloatSum) {
+        self.sum.merge(&other.sum);
+        if let Some(specials) = &other.specials {
+            self.specials.get_or_insert_default().merge(specials);
+        }
+    }
+
+    /// The sum, rounded once.
+    pub fn value(&self) -> f64 {
+        if let Some(value) = self.specials.as_ref().and_then(|specials| specials.value()) {
+            return value;
+        }
+        let (limbs, limb, negative) = self.sum.magnitude();
+        round(&limbs, limb as i64 * 64 - 1074, negative)
+    }
+}
+
+impl State for FloatSum {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.sum.encode(out);
+        self.specials.encode(out);
+    }
+
+    fn decode(input: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let sum = Exact::decode(input)?;
+        let specials: Option<Box<Specials>> = State::decode(input)?;
+        if specials.as_ref().is_some_and(|specials| specials.value().is_none()) {
+            return Err(Malformed("a count of infinities and NaNs is written though there are none"));
+        }
+        Ok(FloatSum { sum, specials })
+    }
+}
+
+/// The exact sum and sum of squares of numbers.
+#[derive(Clone, Debug, Default)]
+pub struct Moments {
+    sum: Exact<4>,
+    squares: Exact<6>,
+    specials: Option<Box<Specials>>,
+}
+
+impl Moments {
+    pub fn add_float(&mut self, value: f64) {
+        if !value.is_finite() {
+            self.specials.get_or_insert_default().count(value);
+            return;
+        }
+        let (mantissa, power) = parts(value);
+        if mantissa == 0 {
+            return;
+        }
+        let shifted = u128::from(mantissa) << (power % 64);
+        self.sum.add([shifted as u64, (shifted >> 64) as u64], power / 64, value < 0.0);
+        let square = u128::from(mantissa) * u128::from(mantissa);
+        let bits = power * 2 % 64;
+        let low = square << bits;
+        let high = if bits == 0 { 0 } else { (square >> (128 - bits)) as u64 };
+        self.squares.add([low as u64, (low >> 64) as u64, high], power * 2 / 64, false);
+    }
+
+    pub fn add_integer(&mut self, value: i64) {
+        let magnitude = value.unsigned_abs();
+        let square = u128::from(magnitude) * u128::from(magnitude);
+        self.sum.add([magnitude, 0], 0, value < 0);
+        self.squares.add([square as u64, (square >> 64) as u64, 0], 0, false);
+    }
+
+    pub fn merge(&mut self, other: &Moments) {
+        self.sum.merge(&other.sum);
+        self.squares.merge(&other.squares);
+        if let Some(specials) = &other.specials {
+            self.specials.get_or_insert_default().merge(specials);
+        }
+    }
+
+    /// `count * sum(x^2) - sum(x)^2`, exact, rounded once; NaN when a value was no number. `unit` is the power of two that
+    /// a value of 1 in the sum stands for: -1074 for floats, 0 for integers.
+    pub fn spread(&self, count: u64, unit: i64) -> f64 {
+        if self.specials.is_some() {
+            return f64::NAN;
+        }
+        let whole = |(limbs, limb, _): (Vec<u64>, usize, bool)| [vec![0; limb], limbs].concat();
+        let squares = multiply(&whole(self.squares.magnitude()), &[count]);
+        let sum = whole(self.sum.magnitude());
+        let difference = subtract(squares, &multiply(&sum, &sum));
+        round(&difference, unit * 2, false)
+    }
+}
+
+impl State for Moments {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.sum.encode(out);
+        self.squares.encode(out);
+        self.specials.encode(out);
+    }
+
+    fn decode(input: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let (sum, squares) = (Exact::decode(input)?, Exact::decode(input)?);
+        let specials: Option<Box<Specials>> = State::decode(input)?;
+        if specials.as_ref().is_some_and(|specials| specials.value().is_none()) {
+            return Err(Malformed("a count of infinities and NaNs is written though there are none"));
+        }
+        Ok(Moments { sum, squares, specials })
+    }
+}
+
+fn multiply(left: &[u64], right: &[u64]) -> Vec<u64> {
+    let mut product = vec![0u64; left.len() + right.len()];
+    for (at, l) in left.iter().enumerate() {
+        let mut carry = 0u128;
+        for (offset, r) in right.iter().chain(&[0]).enumerate() {
+            if let Some(limb) = product.get_mut(at + offset) {
+                let value = u128::from(*limb) + u128::from(*l) * u128::from(*r) + carry;
+                *limb = value as u64;
+                carry = value >> 64;
+            }
+        }
+    }
+    product
+}
+
+/// `left - right`, which is not negative; without zero limbs at the top.
+fn subtract(mut left: Vec<u64>, right: &[u64]) -> Vec<u64> {
+    left.resize(left.len().max(right.len()), 0);
+    add_at(&mut left, right, 0, true);
+    while left.last() == Some(&0) {
+        left.pop();
+    }
+    left
+}

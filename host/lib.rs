@@ -3,4 +3,5 @@
 pub mod clock;
 pub mod decode;
 pub mod define;
+pub mod registry;
 pub mod storage;

@@ -21,10 +21,20 @@ pub struct PreparedFacts {
     pub one_to_one: bool,
 }
 
+/// Which version of a module is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    Newest,
+    /// `module.udf@3`.
+    Version(u32),
+    /// What the lock holds: the bytes themselves, since numbers differ between registries.
+    Bytes(Digest),
+}
+
 /// The modules that definitions can name. Errors are sentences for the author: value, rule, remedy.
 pub trait ModuleCatalog {
-    /// The module of this name: that version, or the newest.
-    fn resolve(&self, module: &str, version: Option<u32>) -> Result<ModuleVersion, String>;
+    /// The module of this name.
+    fn resolve(&self, module: &str, wanted: Wanted) -> Result<ModuleVersion, String>;
 
     /// The names of the UDFs in a resolved module, in its order.
     fn udfs(&self, digest: &Digest) -> Result<Vec<String>, String>;

@@ -19,7 +19,7 @@ use super::located::{Located, NotYet};
 use super::names::check_name;
 use super::read::{Definitions, Document, DocumentPlace};
 use super::typed::Typed;
-use super::{About, Project, fingerprint};
+use super::{About, ModuleVersion, Project, fingerprint};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
@@ -37,7 +37,7 @@ pub struct CheckOptions<'a> {
     pub project: Option<&'a str>,
     /// The registered project: what is in it and not in the documents stays.
     pub registered: Option<&'a Project>,
-    /// Which version of a module its name without `@` means; the newest where nothing is said.
+    /// Which bytes a module's name without `@` means; the newest where nothing is said.
     pub pins: &'a Pins,
 }
 
@@ -47,6 +47,8 @@ pub struct Checked {
     /// All of the project as it would be registered: what the documents define, and what stays.
     pub project: Project,
     pub tests: Vec<TestCase>,
+    /// What modules' bare names were resolved to: the lines of the lock.
+    pub resolved: BTreeMap<String, ModuleVersion>,
     /// What would stop working among the things that stay; it is left out of `project`.
     pub breaks: Vec<Break>,
     /// Sentences that stop nothing.
@@ -96,6 +98,24 @@ pub fn module_files(definitions: &Definitions) -> Result<Vec<ModuleFile>, Define
         problems.append(&mut report.problems);
     }
     if problems.is_empty() { Ok(files.into_values().collect()) } else { Err(DefineError::Wrong(problems)) }
+}
+
+/// The project that the documents are of: as overridden, or as `kind: project` says.
+pub fn project_name(definitions: &Definitions, overridden: Option<&str>) -> Result<String, DefineError> {
+    if let Some(name) = overridden {
+        let wrong = |message| Problem { file: "--project".into(), line: 0, column: 0, message };
+        check_name(name).map_err(|message| DefineError::Wrong(vec![wrong(message)]))?;
+        return Ok(name.to_owned());
+    }
+    for Document { place, typed } in &definitions.documents {
+        if let Typed::Project(typed) = typed {
+            let wrong = |message: String| DefineError::Wrong(vec![place.problem(&typed.name, message)]);
+            return check_name(&typed.name.value).map_err(wrong).map(|()| typed.name.value.clone());
+        }
+    }
+    let file = definitions.documents.first().map_or_else(|| "definitions".into(), |first| first.place.file.clone());
+    let message = "no document says which project this is: add `kind: project` with a `name`, or use --project";
+    Err(DefineError::Wrong(vec![Problem { file, line: 0, column: 0, message: message.to_owned() }]))
 }
 
 /// Checks documents against modules and the registered project, and gives the project as it would be.
@@ -229,23 +249,10 @@ impl<'a> Checker<'a> {
             report.not_yet(&typed.renamed_from, "renamed_from", "apply under the old name");
             self.problems.append(&mut report.problems);
         }
-        match (name, definitions.documents.first()) {
-            (Some(name), _) => {
-                self.set = set.unwrap_or_else(|| name.clone());
-                self.project.name = name;
-            }
-            (None, Some(Document { place, .. })) => {
-                let message =
-                    "no document says which project this is: add `kind: project` with a `name`, or use --project";
-                self.problems.push(Problem {
-                    file: place.file.clone(),
-                    line: 0,
-                    column: 0,
-                    message: message.to_owned(),
-                });
-            }
-            (None, None) => {}
-        }
+        // Without a name nothing was read from a registry: `project_name` has refused it.
+        let name = name.unwrap_or_default();
+        self.set = set.unwrap_or_else(|| name.clone());
+        self.project.name = name;
     }
 
     /// Finds names that are defined twice or belong to another set, and forgets what the documents replace.
@@ -341,10 +348,11 @@ impl<'a> Checker<'a> {
         let used: BTreeSet<_> =
             self.project.udf_uses().into_iter().map(|udf| (udf.module.clone(), udf.digest)).collect();
         let registered = self.registered.map(|project| project.modules.clone()).unwrap_or_default();
-        let known = registered.into_iter().chain(self.udfs.into_used());
+        let (used_here, resolved) = self.udfs.into_used();
+        let known = registered.into_iter().chain(used_here);
         self.project.modules = known.filter(|module| used.contains(&(module.name.clone(), module.digest))).collect();
         fingerprint::fill(&mut self.project);
-        Ok(Checked { project: self.project, tests, breaks: self.breaks, warnings: self.warnings })
+        Ok(Checked { project: self.project, tests, resolved, breaks: self.breaks, warnings: self.warnings })
     }
 }
 

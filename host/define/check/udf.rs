@@ -1,7 +1,7 @@
 //! `module.udf@3` to the bytes it means, and what those bytes say of parameters and inputs.
 
 use crate::define::canonical::canonical_json;
-use crate::define::catalog::{ModuleCatalog, PreparedFacts, UdfRole};
+use crate::define::catalog::{ModuleCatalog, PreparedFacts, UdfRole, Wanted};
 use crate::define::names::{check_name, hint};
 use crate::define::typed::Parameters;
 use crate::define::{Digest, ModuleVersion, UdfUse};
@@ -9,23 +9,26 @@ use onefold_fold::Field;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Version and digest that a module's bare name means, by module.
-pub type Pins = BTreeMap<String, (u32, Digest)>;
+/// The bytes that a module's bare name means, by module.
+pub type Pins = BTreeMap<String, Digest>;
 
 /// Resolves UDFs and remembers which modules were used.
 pub struct UdfResolver<'a> {
     catalog: &'a dyn ModuleCatalog,
     pins: &'a Pins,
     used: BTreeSet<ModuleVersion>,
+    /// What bare names were resolved to: the lines of the lock.
+    bare: BTreeMap<String, ModuleVersion>,
 }
 
 impl<'a> UdfResolver<'a> {
     pub fn new(catalog: &'a dyn ModuleCatalog, pins: &'a Pins) -> UdfResolver<'a> {
-        UdfResolver { catalog, pins, used: BTreeSet::new() }
+        UdfResolver { catalog, pins, used: BTreeSet::new(), bare: BTreeMap::new() }
     }
 
-    pub fn into_used(self) -> BTreeSet<ModuleVersion> {
-        self.used
+    /// Every module that was used, and what bare names were resolved to.
+    pub fn into_used(self) -> (BTreeSet<ModuleVersion>, BTreeMap<String, ModuleVersion>) {
+        (self.used, self.bare)
     }
 
     /// The UDF that a text means, with its parameters in canonical form.
@@ -37,20 +40,21 @@ impl<'a> UdfResolver<'a> {
         };
         let (module, udf) = path.split_once('.').ok_or_else(wrong)?;
         check_name(module).and_then(|()| check_name(udf)).map_err(|_| wrong())?;
-        let pin = self.pins.get(module).filter(|_| version.is_none());
-        let resolved = self.catalog.resolve(module, version.or(pin.map(|(version, _)| *version)))?;
-        if let Some((version, digest)) = pin.filter(|(_, digest)| *digest != resolved.digest) {
-            return Err(format!(
-                "the lock has `{module}` version {version} as {digest}, here it is {}: use --upgrade {module}",
-                resolved.digest
-            ));
-        }
+        let wanted = match (version, self.pins.get(module)) {
+            (Some(version), _) => Wanted::Version(version),
+            (None, Some(digest)) => Wanted::Bytes(*digest),
+            (None, None) => Wanted::Newest,
+        };
+        let resolved = self.catalog.resolve(module, wanted)?;
         let names = self.catalog.udfs(&resolved.digest)?;
         if !names.iter().any(|name| name == udf) {
             let near = hint(udf, names.iter().map(String::as_str));
             return Err(format!("module `{module}` (version {}) has no udf `{udf}`: {near}", resolved.version));
         }
         let digest = resolved.digest;
+        if version.is_none() {
+            self.bare.insert(module.to_owned(), resolved.clone());
+        }
         self.used.insert(resolved);
         let params = canonical_json(&Value::Object(params.0.clone()));
         Ok(UdfUse { module: module.to_owned(), digest, udf: udf.to_owned(), params })

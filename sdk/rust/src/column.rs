@@ -26,7 +26,10 @@ impl<'a> Validity<'a> {
         if bits.is_empty() || bits.len() >= rows.div_ceil(8) {
             return Ok(Validity { bits });
         }
-        Err(format!("a validity of {} bytes is too short for {rows} rows: one bit a row is needed, or none at all", bits.len()))
+        Err(format!(
+            "a validity of {} bytes is too short for {rows} rows: one bit a row is needed, or none at all",
+            bits.len()
+        ))
     }
 
     /// Whether the row has a value.
@@ -88,7 +91,10 @@ pub enum AnyColumn<'a> {
 impl<'a> Booleans<'a> {
     pub fn of(column: &Column<'a>, rows: usize) -> Result<Booleans<'a>, String> {
         if column.data.len() < rows.div_ceil(8) {
-            return Err(format!("{} bytes of booleans are too few for {rows} rows: one bit a row is needed", column.data.len()));
+            return Err(format!(
+                "{} bytes of booleans are too few for {rows} rows: one bit a row is needed",
+                column.data.len()
+            ));
         }
         Ok(Booleans { validity: Validity::of(column, rows)?, bits: column.data })
     }
@@ -125,7 +131,10 @@ impl<'a> Strings<'a> {
     pub fn of(column: &Column<'a>, rows: usize, text: bool) -> Result<Strings<'a>, String> {
         let mut strings = Strings::items(column, text)?;
         if strings.offsets.len() < rows + 1 && rows > 0 {
-            return Err(format!("{} offsets are too few for {rows} rows: one more than rows is needed", strings.offsets.len()));
+            return Err(format!(
+                "{} offsets are too few for {rows} rows: one more than rows is needed",
+                strings.offsets.len()
+            ));
         }
         strings.validity = Validity::of(column, rows)?;
         Ok(strings)
@@ -134,9 +143,10 @@ impl<'a> Strings<'a> {
     fn items(column: &Column<'a>, text: bool) -> Result<Strings<'a>, String> {
         let (offsets, _) = column.offsets.as_chunks::<4>();
         let end = check_offsets(offsets)?;
-        let data = column.data.get(..end).ok_or_else(|| {
-            format!("the offsets end at {end}, beyond the {} bytes of text", column.data.len())
-        })?;
+        let data = column
+            .data
+            .get(..end)
+            .ok_or_else(|| format!("the offsets end at {end}, beyond the {} bytes of text", column.data.len()))?;
         if text {
             let text = std::str::from_utf8(data).map_err(|error| format!("a text is not UTF-8: {error}"))?;
             if !text.is_ascii() && !offsets.iter().all(|offset| text.is_char_boundary(number(offset))) {
@@ -169,7 +179,10 @@ impl<'a> Lists<'a> {
     fn of(column: &Column<'a>, rows: usize, items: usize) -> Result<Lists<'a>, String> {
         let (offsets, _) = column.lists.as_chunks::<4>();
         if offsets.len() < rows + 1 && rows > 0 {
-            return Err(format!("{} list offsets are too few for {rows} rows: one more than rows is needed", offsets.len()));
+            return Err(format!(
+                "{} list offsets are too few for {rows} rows: one more than rows is needed",
+                offsets.len()
+            ));
         }
         let end = check_offsets(offsets)?;
         if end > items {

@@ -1,8 +1,8 @@
 //! The tape: what the host asks of an aggregate in one call, and how it is run.
 
 use crate::column::Column;
-use crate::output::{Buffers, Builder, Texts};
 use crate::kind::Field;
+use crate::output::{Buffers, Builder, Texts};
 use crate::state::{Malformed, Reader, State};
 use std::collections::BTreeMap;
 

@@ -17,12 +17,7 @@ pub struct Buffers {
 impl Buffers {
     /// The same column, as one that comes in.
     pub fn column(&self) -> crate::column::Column<'_> {
-        crate::column::Column {
-            validity: &self.validity,
-            lists: &self.lists,
-            offsets: &self.offsets,
-            data: &self.data,
-        }
+        crate::column::Column { validity: &self.validity, lists: &self.lists, offsets: &self.offsets, data: &self.data }
     }
 }
 
@@ -168,7 +163,8 @@ fn repeat_last(offsets: &mut Vec<u8>) {
 }
 
 fn offset(end: usize) -> Result<[u8; 4], String> {
-    let end = i32::try_from(end).map_err(|_| format!("a column of {end} bytes is longer than 2147483647: emit less"))?;
+    let end =
+        i32::try_from(end).map_err(|_| format!("a column of {end} bytes is longer than 2147483647: emit less"))?;
     Ok(end.to_le_bytes())
 }
 

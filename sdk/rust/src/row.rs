@@ -60,7 +60,10 @@ pub fn check_inputs(udf: &str, wanted: &[Kind], inputs: &[Field]) -> Result<(), 
     for (kind, input) in wanted.iter().zip(inputs) {
         if *kind != input.kind {
             let Field { name, kind: found } = input;
-            return Err(format!("input `{name}` is {found}: {udf} takes ({}); name another column, or cast it", names(wanted)));
+            return Err(format!(
+                "input `{name}` is {found}: {udf} takes ({}); name another column, or cast it",
+                names(wanted)
+            ));
         }
     }
     Ok(())

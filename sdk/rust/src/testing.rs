@@ -78,7 +78,14 @@ impl Aggregation {
     }
 
     /// Runs a tape over rows, with states that come in.
-    pub fn run(&self, states: &[Vec<u8>], slots: u32, keep: u32, ops: &[Op], rows: &[TimedRow]) -> Result<Outcome, String> {
+    pub fn run(
+        &self,
+        states: &[Vec<u8>],
+        slots: u32,
+        keep: u32,
+        ops: &[Op],
+        rows: &[TimedRow],
+    ) -> Result<Outcome, String> {
         self.try_run(states, slots, keep, ops, rows).map_err(|error| match error.list().first() {
             Some((op, message)) => format!("op {op}: {message}"),
             None => "failed without an op".to_owned(),
@@ -176,7 +183,8 @@ pub fn transform(
     let buffers = columns(&kinds, rows)?;
     let views: Vec<_> = buffers.iter().map(Buffers::column).collect();
     let mapped = instance.transform(handle, rows.len() as u32, &views);
-    let numbers = |bytes: &[u8]| bytes.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)).collect::<Vec<_>>();
+    let numbers =
+        |bytes: &[u8]| bytes.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)).collect::<Vec<_>>();
     let parents = numbers(&mapped.parents);
     let values = values(&outputs, &mapped.outputs, parents.len())?;
     let failed = numbers(&mapped.failed).into_iter().enumerate();

@@ -181,9 +181,7 @@ impl State for Value<'static> {
             Kind::Int64List => Value::Int64List(State::decode(input)?),
             Kind::Float32List => Value::Float32List(State::decode(input)?),
             Kind::Float64List => Value::Float64List(State::decode(input)?),
-            Kind::Utf8List => {
-                Value::Utf8List(Vec::<String>::decode(input)?.into_iter().map(Cow::Owned).collect())
-            }
+            Kind::Utf8List => Value::Utf8List(Vec::<String>::decode(input)?.into_iter().map(Cow::Owned).collect()),
         })
     }
 }

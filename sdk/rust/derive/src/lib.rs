@@ -152,9 +152,21 @@ fn transform_of(function: &ItemFn, outputs: &[String]) -> Result<Tokens, Error> 
     let names: Vec<Ident> = (0..types.len()).map(|at| format_ident!("input_{at}")).collect();
     let params_argument = takes_params.then(|| quote! { &self.0, });
     let call = quote! { #name(#params_argument #(#names),*) };
-    let call = if fails { quote! { #call.map_err(|error| error.to_string()) } } else { quote! { Ok(#call) } };
-    let input = if types.is_empty() { quote! { () } } else { quote! { (#(#types,)*) } };
-    let pattern = if types.is_empty() { quote! { () } } else { quote! { (#(#names,)*) } };
+    let call = if fails {
+        quote! { #call.map_err(|error| error.to_string()) }
+    } else {
+        quote! { Ok(#call) }
+    };
+    let input = if types.is_empty() {
+        quote! { () }
+    } else {
+        quote! { (#(#types,)*) }
+    };
+    let pattern = if types.is_empty() {
+        quote! { () }
+    } else {
+        quote! { (#(#names,)*) }
+    };
     let outputs = if outputs.is_empty() { vec!["value".to_owned()] } else { outputs.to_vec() };
     Ok(quote! {
         #function

@@ -133,8 +133,8 @@ impl Module {
     /// claims `event-time` gets it as one more column behind them in every call (`Udf::needs_event_time`).
     pub fn prepare(&self, udf: &str, params: &str, inputs: &[Field]) -> Result<Udf, PrepareError> {
         let spec = Spec { udf: udf.to_owned(), params: params.to_owned(), inputs: inputs.to_vec() };
-        let known =
-            |inner: &ModuleInner| inner.prepared.lock().unwrap_or_else(PoisonError::into_inner).get(&spec).cloned();
+        let key = spec.key();
+        let known = self.inner.prepared.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         if let Some(prepared) = known {
             return Ok(Udf::new(self.clone(), prepared));
         }

@@ -1,0 +1,4 @@
+//! The engine against modules, kind and hostile: what they may do, and what each bad one is told.
+
+mod common;
+mod good;

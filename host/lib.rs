@@ -4,4 +4,5 @@ pub mod clock;
 pub mod decode;
 pub mod define;
 pub mod registry;
+pub mod std_module;
 pub mod storage;

@@ -176,12 +176,14 @@ mod wasm {
         }
 
         fn columns(&self) -> Vec<Column<'_>> {
-            let column = |[validity, lists, offsets, data]: &[Argument; 4]| Column {
-                validity: validity.bytes(),
-                lists: lists.bytes(),
-                offsets: offsets.bytes(),
-                data: data.bytes(),
-            };
+            fn column([validity, lists, offsets, data]: &[Argument; 4]) -> Column<'_> {
+                Column {
+                    validity: validity.bytes(),
+                    lists: lists.bytes(),
+                    offsets: offsets.bytes(),
+                    data: data.bytes(),
+                }
+            }
             self.0.iter().map(column).collect()
         }
     }

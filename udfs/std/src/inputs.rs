@@ -3,7 +3,7 @@
 use crate::exact::FloatSum;
 use onefold_udf::column::Column;
 use onefold_udf::output::Builder;
-use onefold_udf::{Field, Kind, Value};
+use onefold_udf::{Field, Kind, Value, params};
 
 /// The kinds that can be added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,4 +68,61 @@ pub fn float_result(sum: &FloatSum, count: u64, mean: bool) -> Value<'static> {
         return Value::Null;
     }
     Value::float64(if mean { sum.value() / count as f64 } else { sum.value() })
+}
+
+/// A list of values of a kind; null when there are none.
+pub fn list<'v>(kind: Kind, values: impl Iterator<Item = &'v Value<'static>>) -> Value<'v> {
+    let mut values = values.peekable();
+    if values.peek().is_none() {
+        return Value::Null;
+    }
+    match kind {
+        Kind::Int64 => Value::Int64List(values.filter_map(|value| as_integer(value)).collect()),
+        Kind::Float64 => Value::Float64List(values.filter_map(|value| as_float(value)).collect()),
+        Kind::Utf8 => Value::Utf8List(
+            values
+                .filter_map(|value| match value {
+                    Value::Utf8(text) => Some(std::borrow::Cow::Borrowed(text.as_ref())),
+                    _ => None,
+                })
+                .collect(),
+        ),
+        _ => Value::Null,
+    }
+}
+
+/// The integer in a value.
+pub fn as_integer(value: &Value<'_>) -> Option<i64> {
+    match value {
+        Value::Int64(value) => Some(*value),
+        _ => None,
+    }
+}
+
+/// The float in a value.
+pub fn as_float(value: &Value<'_>) -> Option<f64> {
+    match value {
+        Value::Float64(value) => Some(*value),
+        _ => None,
+    }
+}
+
+/// `n` of the UDFs that keep n values.
+#[params]
+pub struct Kept {
+    /// How many values to keep.
+    #[schemars(range(min = 1, max = 1000))]
+    n: u32,
+}
+
+/// The greatest `n`: an entity's state holds that many values.
+pub const MOST_KEPT: u32 = 1000;
+
+/// Reads `n` and checks it.
+pub fn kept(udf: &str, text: &str) -> Result<usize, String> {
+    let Kept { n } = params::parse(udf, text)?;
+    if (1..=MOST_KEPT).contains(&n) {
+        return Ok(n as usize);
+    }
+    Err(format!("param `n` is {n}: {udf} keeps 1 to {MOST_KEPT} values; choose n in that range"))
 }

@@ -21,6 +21,8 @@ mod plan;
 mod project;
 mod read;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod typed;
 mod window_text;
 

@@ -123,9 +123,9 @@ impl<'a> Differ<'a> {
     }
 
     fn modules(&mut self) {
-        let after = self.after;
-        for module in after.modules.difference(&self.before.modules) {
-            let known = self.before.modules.iter().any(|other| other.name == module.name);
+        let (before, after) = (self.before, self.after);
+        for module in after.modules.difference(&before.modules) {
+            let known = before.modules.iter().any(|other| other.name == module.name);
             let change = if known { ChangeKind::Update } else { ChangeKind::Create };
             self.push("module", &module.name, change, None, Build::None);
         }
@@ -178,8 +178,8 @@ impl<'a> Differ<'a> {
     }
 
     fn on_demand_views(&mut self) {
-        let (before, after) = (&self.before.on_demand_feature_views, &self.after.on_demand_feature_views);
-        for (name, change) in changed(before, after) {
+        let (before, after) = (self.before, self.after);
+        for (name, change) in changed(&before.on_demand_feature_views, &after.on_demand_feature_views) {
             self.push("on_demand_feature_view", name, change, None, Build::None);
         }
     }

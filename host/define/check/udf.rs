@@ -49,7 +49,11 @@ impl<'a> UdfResolver<'a> {
         let names = self.catalog.udfs(&resolved.digest)?;
         if !names.iter().any(|name| name == udf) {
             let near = hint(udf, names.iter().map(String::as_str));
-            return Err(format!("module `{module}` (version {}) has no udf `{udf}`: {near}", resolved.version));
+            let newer = match wanted {
+                Wanted::Bytes(_) => format!("; a newer version is taken only with --upgrade {module}"),
+                Wanted::Newest | Wanted::Version(_) => String::new(),
+            };
+            return Err(format!("module `{module}` (version {}) has no udf `{udf}`: {near}{newer}", resolved.version));
         }
         let digest = resolved.digest;
         if version.is_none() {

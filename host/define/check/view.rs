@@ -331,7 +331,7 @@ fn check_outputs(report: &mut Report<'_>, typed: &FeatureViewDocument, view: &Fe
     for feature in &view.features {
         for output in &feature.outputs {
             if !taken.insert(&output.name) {
-                let at = typed.features.0.iter().find(|(name, _)| feature.name.starts_with(&name.value));
+                let at = typed.features.0.iter().find(|(name, _)| is_of(&feature.name, &name.value));
                 let at = at.map_or(&typed.name, |(name, _)| name);
                 let message = format!(
                     "`{}` is taken, by another feature, a join key or a column of ours ({}): choose another name",
@@ -342,6 +342,11 @@ fn check_outputs(report: &mut Report<'_>, typed: &FeatureViewDocument, view: &Fe
             }
         }
     }
+}
+
+/// Whether a feature was made of this definition, under its name or with a window behind it.
+fn is_of(feature: &str, defined: &str) -> bool {
+    feature.strip_prefix(defined).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
 }
 
 impl Source {

@@ -1,8 +1,6 @@
 //! Onefold: one definition of a feature, run bit for bit the same in a stream and in a batch.
 
-pub mod canonical;
 pub mod clock;
-pub mod decode;
 pub mod define;
 pub mod registry;
 pub mod storage;

@@ -1,6 +1,42 @@
 //! Definitions: from YAML to what they mean, and what a change costs.
+//!
+//! Read in the order of the flow: `read` gives what was typed (`typed`), `check` what it means (`model`),
+//! `fingerprint` what its values hang on, `plan` what a change costs.
 
+mod canonical;
+mod canonical;
+mod catalog;
+mod catalog;
+mod check;
+mod check;
 mod digest;
+mod digest;
+mod error;
+mod fingerprint;
+mod located;
+mod lock;
 mod model;
+mod names;
+mod plan;
+mod project;
+mod read;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod typed;
+mod window_text;
 
+pub use canonical::canonical_json;
+pub use catalog::{ModuleCatalog, PreparedFacts, UdfRole, Wanted};
+pub use check::{
+    Break, CheckOptions, Checked, LookupCase, ModuleFile, Pins, Referred, TestCase, check, module_files, project_name,
+};
+pub use error::{DefineError, Problem};
+pub use fingerprint::{FOLD_RULES, entity_table};
+pub use lock::{Lock, LockLine, Upgrade};
 pub use model::*;
+pub use names::check_name;
+pub use plan::{Build, Change, ChangeKind, Cost, Plan};
+pub use read::{Definitions, Document, read_directory, read_text};
+pub use schema::definition_schema;
+pub use window_text::{duration_text, parse_duration, window_words};

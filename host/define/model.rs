@@ -5,7 +5,7 @@
 
 use onefold_fold::{Comparison, Field, Kind, Window};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// SHA-256, written `sha256:<64 hex digits>` wherever a person sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -20,8 +20,8 @@ pub struct Project {
     pub feature_views: BTreeMap<String, FeatureView>,
     pub on_demand_feature_views: BTreeMap<String, OnDemandFeatureView>,
     pub feature_services: BTreeMap<String, FeatureService>,
-    /// Every module that something above uses, by name, as the lock resolved it.
-    pub modules: BTreeMap<String, ModuleVersion>,
+    /// Every module that something above uses; several versions of one where definitions pin them.
+    pub modules: BTreeSet<ModuleVersion>,
 }
 
 /// What every document takes, and no fingerprint contains.
@@ -35,7 +35,7 @@ pub struct About {
     pub set: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ModuleVersion {
     pub name: String,
     pub version: u32,
@@ -108,6 +108,8 @@ pub struct Transform {
     pub inputs: Vec<String>,
     /// The columns it adds, with the kinds `prepare` said.
     pub outputs: Vec<Field>,
+    /// Whether the UDF asked for the event time as a last input.
+    pub needs_event_time: bool,
     pub one_to_one: bool,
 }
 

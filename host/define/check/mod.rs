@@ -1,0 +1,362 @@
+//! From what was typed to what it means: the second of two steps, against the modules and the registered project.
+//!
+//! Documents are checked in the order in which they can refer to each other: sources and entities, feature views,
+//! on-demand views, services, tests. A document that is wrong does not make those wrong that refer to it.
+
+mod filter;
+mod kept;
+mod on_demand;
+mod reference;
+mod service;
+mod source;
+mod test_case;
+mod udf;
+mod view;
+
+use super::catalog::ModuleCatalog;
+use super::error::{DefineError, Problem};
+use super::located::{Located, NotYet};
+use super::names::check_name;
+use super::read::{Definitions, Document, DocumentPlace};
+use super::typed::Typed;
+use super::{About, ModuleVersion, Project, fingerprint};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+pub use kept::Break;
+pub use reference::Referred;
+use source::request_kind;
+pub use test_case::{LookupCase, TestCase};
+pub use udf::Pins;
+use udf::UdfResolver;
+
+/// What a check is made against.
+#[derive(Clone, Copy)]
+pub struct CheckOptions<'a> {
+    /// `--project`, or the project in the URL: overrides the name in the documents.
+    pub project: Option<&'a str>,
+    /// The registered project: what is in it and not in the documents stays.
+    pub registered: Option<&'a Project>,
+    /// Which bytes a module's name without `@` means; the newest where nothing is said.
+    pub pins: &'a Pins,
+}
+
+/// What a check gives.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// All of the project as it would be registered: what the documents define, and what stays.
+    pub project: Project,
+    pub tests: Vec<TestCase>,
+    /// What modules' bare names were resolved to: the lines of the lock.
+    pub resolved: BTreeMap<String, ModuleVersion>,
+    /// What would stop working among the things that stay; it is left out of `project`.
+    pub breaks: Vec<Break>,
+    /// Sentences that stop nothing.
+    pub warnings: Vec<String>,
+}
+
+/// A `kind: module` document: a name, and where its bytes lie.
+#[derive(Clone, Debug)]
+pub struct ModuleFile {
+    pub name: String,
+    pub path: PathBuf,
+    pub(super) place: DocumentPlace,
+    pub(super) at: Located<String>,
+}
+
+impl ModuleFile {
+    /// A problem with the file or its bytes, at the line that names it.
+    pub fn problem(&self, message: impl Into<String>) -> DefineError {
+        DefineError::Wrong(vec![self.place.problem(&self.at, message)])
+    }
+}
+
+/// The modules that lie beside the definitions, by name. They are staged before the rest is checked.
+pub fn module_files(definitions: &Definitions) -> Result<Vec<ModuleFile>, DefineError> {
+    let (mut files, mut problems) = (BTreeMap::new(), Vec::new());
+    for Document { place, typed } in &definitions.documents {
+        let Typed::Module(module) = typed else { continue };
+        let mut report = Report::new(place);
+        report.take(&module.name, check_name(&module.name.value));
+        if module.name.value == "std" {
+            report.say(&module.name, "the module `std` comes with the program: give this one another name");
+        }
+        match &place.directory {
+            None => report.say(
+                &module.path,
+                "a module sent by HTTP has no file beside it: upload the .wasm with POST …/modules?name=… first",
+            ),
+            Some(directory) => {
+                let path = directory.join(&module.path.value);
+                let at = module.path.clone();
+                let file = ModuleFile { name: module.name.value.clone(), path, place: place.clone(), at };
+                if files.insert(module.name.value.clone(), file).is_some() {
+                    report.say(&module.name, format!("module `{}` is defined twice: remove one", module.name.value));
+                }
+            }
+        }
+        problems.append(&mut report.problems);
+    }
+    if problems.is_empty() { Ok(files.into_values().collect()) } else { Err(DefineError::Wrong(problems)) }
+}
+
+/// The project that the documents are of: as overridden, or as `kind: project` says.
+pub fn project_name(definitions: &Definitions, overridden: Option<&str>) -> Result<String, DefineError> {
+    if let Some(name) = overridden {
+        let wrong = |message| Problem { file: "--project".into(), line: 0, column: 0, message };
+        check_name(name).map_err(|message| DefineError::Wrong(vec![wrong(message)]))?;
+        return Ok(name.to_owned());
+    }
+    for Document { place, typed } in &definitions.documents {
+        if let Typed::Project(typed) = typed {
+            let wrong = |message: String| DefineError::Wrong(vec![place.problem(&typed.name, message)]);
+            return check_name(&typed.name.value).map_err(wrong).map(|()| typed.name.value.clone());
+        }
+    }
+    let file = definitions.documents.first().map_or_else(|| "definitions".into(), |first| first.place.file.clone());
+    let message = "no document says which project this is: add `kind: project` with a `name`, or use --project";
+    Err(DefineError::Wrong(vec![Problem { file, line: 0, column: 0, message: message.to_owned() }]))
+}
+
+/// Checks documents against modules and the registered project, and gives the project as it would be.
+pub fn check(
+    definitions: &Definitions,
+    catalog: &dyn ModuleCatalog,
+    options: CheckOptions<'_>,
+) -> Result<Checked, DefineError> {
+    let mut checker = Checker::new(catalog, options);
+    checker.project_document(definitions);
+    checker.note_names(definitions);
+    for Document { place, typed } in &definitions.documents {
+        match typed {
+            Typed::Source(typed) => checker.source(place, typed),
+            Typed::Entity(typed) => checker.entity(place, typed),
+            _ => {}
+        }
+    }
+    for Document { place, typed } in &definitions.documents {
+        if let Typed::FeatureView(typed) = typed {
+            checker.feature_view(place, typed);
+        }
+    }
+    checker.settle_kept_views();
+    checker.on_demand_views(definitions);
+    checker.settle_kept_on_demand();
+    for Document { place, typed } in &definitions.documents {
+        if let Typed::FeatureService(typed) = typed {
+            checker.service(place, typed);
+        }
+    }
+    checker.settle_kept_services();
+    let mut tests = Vec::new();
+    for Document { place, typed } in &definitions.documents {
+        if let Typed::Test(typed) = typed {
+            tests.extend(checker.test(place, typed));
+        }
+    }
+    checker.finish(tests)
+}
+
+/// The names a document can have: unique among those of its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Group {
+    Source,
+    Entity,
+    /// Feature views and on-demand views share their names: both are asked for as `view.feature`.
+    View,
+    Service,
+}
+
+/// Everything a check reads and builds.
+struct Checker<'a> {
+    udfs: UdfResolver<'a>,
+    registered: Option<&'a Project>,
+    override_name: Option<&'a str>,
+    set: String,
+    project: Project,
+    /// Names that the documents define, right or wrong: those are not unknown.
+    defined: BTreeMap<(Group, String), String>,
+    problems: Vec<Problem>,
+    breaks: Vec<Break>,
+    warnings: Vec<String>,
+}
+
+/// The problems of one document.
+struct Report<'a> {
+    place: &'a DocumentPlace,
+    problems: Vec<Problem>,
+}
+
+impl<'a> Report<'a> {
+    fn new(place: &'a DocumentPlace) -> Report<'a> {
+        Report { place, problems: Vec::new() }
+    }
+
+    fn say<T>(&mut self, at: &Located<T>, message: impl Into<String>) {
+        self.problems.push(self.place.problem(at, message));
+    }
+
+    fn take<T, U>(&mut self, at: &Located<T>, result: Result<U, String>) -> Option<U> {
+        result.map_err(|message| self.say(at, message)).ok()
+    }
+
+    /// Refuses a key of the interface that this version does not run.
+    fn not_yet(&mut self, given: &Option<Located<NotYet>>, key: &str, remedy: &str) {
+        if let Some(at) = given {
+            self.say(at, format!("`{key}` is not supported yet: {remedy}"));
+        }
+    }
+}
+
+impl<'a> Checker<'a> {
+    fn new(catalog: &'a dyn ModuleCatalog, options: CheckOptions<'a>) -> Checker<'a> {
+        let project = options.registered.cloned().unwrap_or_else(|| Project::empty(""));
+        Checker {
+            udfs: UdfResolver::new(catalog, options.pins),
+            registered: options.registered,
+            override_name: options.project,
+            set: String::new(),
+            project,
+            defined: BTreeMap::new(),
+            problems: Vec::new(),
+            breaks: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    fn project_document(&mut self, definitions: &Definitions) {
+        let mut name = self.override_name.map(str::to_owned);
+        let (mut set, mut first) = (None, None::<String>);
+        for Document { place, typed } in &definitions.documents {
+            let Typed::Project(typed) = typed else { continue };
+            let mut report = Report::new(place);
+            if let Some(first) = &first {
+                report.say(&typed.name, format!("a second `kind: project`, the first is at {first}: remove one"));
+            }
+            first.get_or_insert_with(|| shown(place, &typed.name));
+            report.take(&typed.name, check_name(&typed.name.value));
+            name.get_or_insert_with(|| typed.name.value.clone());
+            if let Some(typed) = &typed.set {
+                report.take(typed, check_name(&typed.value));
+                set = Some(typed.value.clone());
+            }
+            report.not_yet(&typed.online_store, "online_store", "remove it, values are served from the embedded store");
+            report.not_yet(
+                &typed.keep_revisions,
+                "keep_revisions",
+                "remove it, a new revision replaces the old at once",
+            );
+            report.not_yet(&typed.renamed_from, "renamed_from", "apply under the old name");
+            self.problems.append(&mut report.problems);
+        }
+        // Without a name nothing was read from a registry: `project_name` has refused it.
+        let name = name.unwrap_or_default();
+        self.set = set.unwrap_or_else(|| name.clone());
+        self.project.name = name;
+    }
+
+    /// Finds names that are defined twice or belong to another set, and forgets what the documents replace.
+    fn note_names(&mut self, definitions: &Definitions) {
+        for Document { place, typed } in &definitions.documents {
+            let (group, name, registered) = match typed {
+                Typed::Source(typed) => (Group::Source, &typed.name, self.about_source(&typed.name.value)),
+                Typed::Entity(typed) => (Group::Entity, &typed.name, self.about_entity(&typed.name.value)),
+                Typed::FeatureView(typed) => (Group::View, &typed.name, self.about_view(&typed.name.value)),
+                Typed::OnDemandFeatureView(typed) => (Group::View, &typed.name, self.about_view(&typed.name.value)),
+                Typed::FeatureService(typed) => (Group::Service, &typed.name, self.about_service(&typed.name.value)),
+                Typed::Project(_) | Typed::Module(_) | Typed::Test(_) => continue,
+            };
+            let mut report = Report::new(place);
+            report.take(name, check_name(&name.value));
+            if group == Group::View && name.value == "request" {
+                report.say(name, "`request` is what on-demand inputs call the request: give the view another name");
+            }
+            if let Some(set) = registered.filter(|set| *set != self.set) {
+                let name_value = &name.value;
+                report.say(
+                    name,
+                    format!("`{name_value}` belongs to set `{set}`, this is set `{}`: choose another name", self.set),
+                );
+            }
+            let here = shown(place, name);
+            if let Some(first) = self.defined.insert((group, name.value.clone()), here) {
+                report.say(name, format!("`{}` is defined twice, first at {first}: remove one", name.value));
+            }
+            self.problems.append(&mut report.problems);
+        }
+        let defined = |group, name: &String| self.defined.contains_key(&(group, name.clone()));
+        self.project.sources.retain(|name, _| !defined(Group::Source, name));
+        self.project.entities.retain(|name, _| !defined(Group::Entity, name));
+        self.project.feature_views.retain(|name, _| !defined(Group::View, name));
+        self.project.on_demand_feature_views.retain(|name, _| !defined(Group::View, name));
+        self.project.feature_services.retain(|name, _| !defined(Group::Service, name));
+    }
+
+    fn about_source(&self, name: &str) -> Option<String> {
+        Some(self.registered?.sources.get(name)?.about.set.clone())
+    }
+
+    fn about_entity(&self, name: &str) -> Option<String> {
+        Some(self.registered?.entities.get(name)?.about.set.clone())
+    }
+
+    fn about_view(&self, name: &str) -> Option<String> {
+        let registered = self.registered?;
+        let view = registered.feature_views.get(name).map(|view| &view.about);
+        let about = view.or_else(|| registered.on_demand_feature_views.get(name).map(|view| &view.about))?;
+        Some(about.set.clone())
+    }
+
+    fn about_service(&self, name: &str) -> Option<String> {
+        Some(self.registered?.feature_services.get(name)?.about.set.clone())
+    }
+
+    /// Whether the documents define this name, so that a reference to it that finds nothing is no second problem.
+    fn is_defined(&self, group: Group, name: &str) -> bool {
+        self.defined.contains_key(&(group, name.to_owned()))
+    }
+
+    fn about(
+        &self,
+        description: &Option<String>,
+        owner: &Option<String>,
+        tags: &BTreeMap<String, String>,
+        deprecated: &Option<String>,
+    ) -> About {
+        About {
+            description: description.clone(),
+            owner: owner.clone(),
+            tags: tags.clone(),
+            deprecated: deprecated.clone(),
+            set: self.set.clone(),
+        }
+    }
+
+    /// Says that something deprecated is used.
+    fn warn_deprecated(&mut self, what: &str, name: &str, user: &str, deprecated: &Option<String>) {
+        if let Some(instead) = deprecated {
+            self.warnings.push(format!("{user} uses {what} `{name}`, which is deprecated: {instead}"));
+        }
+    }
+
+    fn finish(mut self, tests: Vec<TestCase>) -> Result<Checked, DefineError> {
+        if !self.problems.is_empty() {
+            self.problems.sort();
+            self.problems.dedup();
+            return Err(DefineError::Wrong(self.problems));
+        }
+        let used: BTreeSet<_> =
+            self.project.udf_uses().into_iter().map(|udf| (udf.module.clone(), udf.digest)).collect();
+        let registered = self.registered.map(|project| project.modules.clone()).unwrap_or_default();
+        let (used_here, resolved) = self.udfs.into_used();
+        let known = registered.into_iter().chain(used_here);
+        self.project.modules = known.filter(|module| used.contains(&(module.name.clone(), module.digest))).collect();
+        fingerprint::fill(&mut self.project);
+        Ok(Checked { project: self.project, tests, resolved, breaks: self.breaks, warnings: self.warnings })
+    }
+}
+
+fn shown<T>(place: &DocumentPlace, at: &Located<T>) -> String {
+    let problem = place.problem(at, "");
+    format!("{}:{}", problem.file, problem.line)
+}

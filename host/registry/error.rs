@@ -1,0 +1,30 @@
+//! What can go wrong with the registry, by what the reader must do.
+
+use crate::define::DefineError;
+use crate::storage::StorageError;
+use onefold_fold::ModuleRefused;
+
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// Mend the definitions.
+    #[error(transparent)]
+    Define(#[from] DefineError),
+    /// Build the module differently.
+    #[error("module `{name}` is refused: {refused}")]
+    ModuleRefused { name: String, refused: ModuleRefused },
+    /// Ask for something else: there is no such thing.
+    #[error("{0}")]
+    NotFound(String),
+    /// Look at what is there now and do it again: someone else was faster, or it is still in use.
+    #[error("{0}")]
+    Conflict(String),
+    /// Allow it (`--allow-breaking`), or keep what is used.
+    #[error("this would break what is registered: {}; use --allow-breaking to do it all the same", .0.join("; "))]
+    Breaks(Vec<String>),
+    /// See to the data directory.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// Restore it from a backup: an object of the registry is not what was written.
+    #[error("the registry's object `{path}` is damaged: {reason}")]
+    Damaged { path: String, reason: String },
+}

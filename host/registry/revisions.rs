@@ -1,0 +1,69 @@
+//! Revisions: whole projects, numbered from 1, each created once.
+
+use super::{Registry, RegistryError, number_in};
+use crate::define::Project;
+use crate::storage::Creation;
+use serde::{Deserialize, Serialize};
+
+/// One applied state of a project.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Revision {
+    /// From 1, without gaps.
+    pub number: u64,
+    /// Wall time of the apply, microseconds since the epoch, UTC. Orders nothing: the number does.
+    pub created_at_us: i64,
+    pub project: Project,
+}
+
+impl Registry {
+    /// The revision that is live; `None` before the first apply.
+    pub fn newest(&self) -> Result<Option<Revision>, RegistryError> {
+        match self.newest_number()? {
+            0 => Ok(None),
+            number => self.revision(number).map(Some),
+        }
+    }
+
+    /// The number of the live revision, 0 before the first apply.
+    pub fn newest_number(&self) -> Result<u64, RegistryError> {
+        Ok(self.numbers()?.last().copied().unwrap_or(0))
+    }
+
+    /// One revision, live or not.
+    pub fn revision(&self, number: u64) -> Result<Revision, RegistryError> {
+        let path = self.revision_path(number);
+        self.read_json(&path)?.ok_or_else(|| {
+            RegistryError::NotFound(format!(
+                "project `{}` has no revision {number}: see `onefold revisions`",
+                self.project
+            ))
+        })
+    }
+
+    /// All revisions' numbers, ascending.
+    pub fn numbers(&self) -> Result<Vec<u64>, RegistryError> {
+        let mut numbers: Vec<u64> =
+            self.storage.list(&self.path("revisions/"))?.iter().filter_map(|path| number_in(path)).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// Makes a project live as the revision after `base`. A conflict when that number is taken.
+    pub(super) fn create_revision(&self, base: u64, project: &Project, now_us: i64) -> Result<Revision, RegistryError> {
+        let revision = Revision { number: base + 1, created_at_us: now_us, project: project.clone() };
+        let path = self.revision_path(revision.number);
+        let bytes = serde_json::to_vec(&revision)
+            .map_err(|error| RegistryError::Damaged { path: path.clone(), reason: error.to_string() })?;
+        match self.storage.create(&path, &bytes)? {
+            Creation::Created => Ok(revision),
+            Creation::AlreadyExists => Err(RegistryError::Conflict(format!(
+                "someone else applied revision {} of project `{}` meanwhile: plan again on top of it",
+                revision.number, self.project
+            ))),
+        }
+    }
+
+    fn revision_path(&self, number: u64) -> String {
+        self.path(&format!("revisions/{number:020}.json"))
+    }
+}

@@ -181,9 +181,15 @@ pub struct OnDemandFeature {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnDemandInput {
-    Request { field: Field },
+    Request {
+        field: Field,
+    },
     /// A value column (`output`) of a feature view or of another on-demand view.
-    Feature { view: String, output: String, kind: Kind },
+    Feature {
+        view: String,
+        output: String,
+        kind: Kind,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

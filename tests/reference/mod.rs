@@ -1,0 +1,24 @@
+//! The brute force: what every value has to be, straight from the definitions, one row list at a time.
+//!
+//! It shares no code with the fold's windows and planner, nor with the SDK and the modules. It keeps no state, no tiles
+//! and no tapes: for each question it walks all rows of the entity again, so that it is slow and plain, and a
+//! mistake in the fast paths cannot hide in it. Of the project it uses only the plain data of a checked definition.
+
+mod answer;
+mod cases;
+mod coverage;
+mod exact;
+mod filter;
+mod random;
+mod random_rows;
+mod resolve;
+mod transform;
+mod udf;
+mod value;
+mod window;
+
+pub use answer::{Answer, Ask, Cell, Known, answer, by_entity, online_instant_us, transformed};
+pub use cases::{Case, Lookup, Status, load_cases};
+pub use coverage::{Coverage, Situation, WindowKind};
+pub use random::{RandomProject, random_project};
+pub use value::{Row, Value};

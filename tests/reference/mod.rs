@@ -17,8 +17,12 @@ mod udf;
 mod value;
 mod window;
 
-pub use answer::{Answer, Ask, Cell, Known, answer, by_entity, online_instant_us, transformed};
-pub use cases::{Case, Lookup, Status, load_cases};
-pub use coverage::{Coverage, Situation, WindowKind};
-pub use random::{RandomProject, random_project};
-pub use value::{Row, Value};
+#[allow(unused_imports, reason = "what the tests of all paths take from here, beside the tests in this folder")]
+pub use {
+    answer::{Answer, Ask, Cell, Known, answer, by_entity, online_instant_us, transformed},
+    cases::{Case, Lookup, Status, load_cases},
+    coverage::{Coverage, Situation, WindowKind},
+    random::{RandomProject, random_project},
+    udf::AGGREGATES,
+    value::{Row, Value},
+};

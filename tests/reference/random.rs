@@ -85,7 +85,7 @@ fn view(chance: &mut Chance, index: usize) -> Json {
     let entities = if chance.one_in(3) { json!(["thing", "number"]) } else { json!(["thing"]) };
     let mut view =
         json!({"kind": "feature_view", "name": format!("view_{index}"), "entities": entities, "source": "events"});
-    if chance.one_in(2) {
+    if !chance.one_in(3) {
         view["ttl"] = json!(chance.pick(&["30m", "2h", "1d"]));
     }
     if chance.one_in(5) {
@@ -96,7 +96,7 @@ fn view(chance: &mut Chance, index: usize) -> Json {
         view["transforms"] = json!([{"udf": "std.filter", "inputs": [column], "params": params}]);
     }
     let all_windowed = chance.one_in(2);
-    let features = (0..4).map(|number| (format!("feature_{number}"), feature(chance, all_windowed)));
+    let features = (0..6).map(|number| (format!("feature_{number}"), feature(chance, all_windowed)));
     view["features"] = Json::Object(features.collect());
     view
 }
@@ -179,10 +179,10 @@ fn comparison(chance: &mut Chance) -> (&'static str, Json) {
 fn window(chance: &mut Chance) -> Json {
     let size = *chance.pick(&["30m", "1h", "2h"]);
     let hop = *chance.pick(&["5m", "10m", "30m"]);
-    let mut window = match chance.below(6) {
+    let mut window = match chance.below(8) {
         0 => return json!(size),
         1 => json!({"sliding": size, "hop": hop}),
-        2 => json!({"sliding": size, "hop": hop, "offset": chance.pick(&["1h", "10m"])}),
+        2 | 5 => json!({"sliding": size, "hop": hop, "offset": chance.pick(&["1h", "10m"])}),
         3 | 4 => json!({"tumbling": size, "closed": true}),
         _ => json!({"tumbling": chance.pick(&["1h", "2h", "1d"])}),
     };
@@ -197,7 +197,8 @@ mod tests {
     use super::*;
     use crate::reference::{Ask, Coverage, answer, by_entity, transformed};
 
-    const PROJECTS: u64 = 300;
+    /// Enough that each cell is met some twenty times on average, in a few seconds.
+    const PROJECTS: u64 = 600;
 
     #[test]
     fn the_brute_force_is_blind_to_arrival_order_and_the_generators_meet_every_cell() {

@@ -104,7 +104,7 @@ fn random_time_us(chance: &mut Chance) -> i64 {
     let grid_us = chance.pick(&[5, 10, 30, 60, 120]) * MINUTE_US;
     let shift_us = chance.pick(&[0, 0, 7]) * MINUTE_US;
     let edge_us = BEGIN_US + chance.below((SPAN_US / grid_us) as usize) as i64 * grid_us + shift_us;
-    edge_us + chance.pick(&[0, 0, -1, 1])
+    edge_us + chance.pick(&[0, -1, 1])
 }
 
 /// A value of a kind, null once in seven.

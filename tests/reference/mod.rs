@@ -1,0 +1,28 @@
+//! The brute force: what every value has to be, straight from the definitions, one row list at a time.
+//!
+//! It shares no code with the fold's windows and planner, nor with the SDK and the modules. It keeps no state, no tiles
+//! and no tapes: for each question it walks all rows of the entity again, so that it is slow and plain, and a
+//! mistake in the fast paths cannot hide in it. Of the project it uses only the plain data of a checked definition.
+
+mod answer;
+mod cases;
+mod coverage;
+mod exact;
+mod filter;
+mod random;
+mod random_rows;
+mod resolve;
+mod transform;
+mod udf;
+mod value;
+mod window;
+
+#[allow(unused_imports, reason = "what the tests of all paths take from here, beside the tests in this folder")]
+pub use {
+    answer::{Answer, Ask, Cell, Known, answer, by_entity, online_instant_us, transformed},
+    cases::{Case, Lookup, Status, load_cases},
+    coverage::{Coverage, Situation, WindowKind},
+    random::{RandomProject, random_project},
+    udf::AGGREGATES,
+    value::{Row, Value},
+};

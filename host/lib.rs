@@ -1,15 +1,14 @@
 //! Onefold: one definition of a feature, run bit for bit the same in a stream and in a batch.
 
+pub mod canonical;
 pub mod clock;
-pub mod define;
-pub mod registry;
-pub mod storage;
-pub mod source;
 pub mod decode;
-pub mod rows;
-pub mod route;
-pub mod state;
+pub mod define;
 pub mod online;
-pub mod stream;
-pub mod cli;
+pub mod registry;
+pub mod route;
+pub mod rows;
+pub mod state;
 pub mod std_module;
+pub mod storage;
+pub mod stream;

@@ -4,12 +4,8 @@
 //! `fingerprint` what its values hang on, `plan` what a change costs.
 
 mod canonical;
-mod canonical;
-mod catalog;
 mod catalog;
 mod check;
-mod check;
-mod digest;
 mod digest;
 mod error;
 mod fingerprint;

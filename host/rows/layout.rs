@@ -139,6 +139,15 @@ impl Layout {
         Ok(layout)
     }
 
+    /// Whether the rows of `space` are those of `other`, or made of them.
+    pub fn hangs_on(&self, space: usize, other: usize) -> bool {
+        space == other
+            || match &self.spaces[space].made_of {
+                MadeOf::Source => false,
+                MadeOf::Transform { space: parent, .. } => self.hangs_on(*parent, other),
+            }
+    }
+
     fn add_view(
         &mut self,
         source: &Source,

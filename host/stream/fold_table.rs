@@ -7,10 +7,9 @@ use crate::online::{FeatureWrite, NewValue, OnlineBatch, OnlineEntity, OnlineErr
 use crate::route::{Keys, group_of};
 use crate::rows::{RowBatch, RowsError, TableLayout};
 use crate::state::{EntityNumber, EntityTable};
-use arrow::array::{ArrayRef, TimestampMicrosecondArray};
+use arrow::array::ArrayRef;
 use arrow::buffer::BooleanBuffer;
 use onefold_fold::{Cells, Change, FailedRow, FoldJob, JobError, Planner, Probe, Results, Window};
-use std::sync::Arc;
 
 /// The tables of one kind in the groups that a thread owns, by group; groups of others are `None`.
 pub type GroupTables<'a> = Vec<Option<&'a mut EntityTable>>;
@@ -181,11 +180,7 @@ pub fn fold_touched(
         let spec = &layout.features[*feature];
         let used = spec.used_columns();
         let taking_part = batch.taking_part(&used, &spec.filter)?;
-        let mut columns: Vec<ArrayRef> = spec.inputs.iter().map(|column| batch.columns[*column].clone()).collect();
-        if spec.needs_event_time {
-            let times = TimestampMicrosecondArray::from(batch.event_time_us.clone()).with_timezone("UTC");
-            columns.push(Arc::new(times));
-        }
+        let columns = batch.inputs_of(&spec.inputs, spec.needs_event_time);
         let mut active = Vec::with_capacity(touched.len());
         for entity in 0..touched.len() {
             let windowed = !matches!(spec.window, Window::Unbounded);

@@ -35,11 +35,12 @@ impl<const N: usize> Exact<N> {
         if self.all.is_none() {
             // One limb of room below the first value, the rest above it.
             let base = *self.base.get_or_insert(limb.saturating_sub(1) as u16) as usize;
-            if limb >= base && limb + P <= base + N {
-                if let Some(sum) = plus(&self.window, &parts, limb - base, negative) {
-                    self.window = sum;
-                    return;
-                }
+            if limb >= base
+                && limb + P <= base + N
+                && let Some(sum) = plus(&self.window, &parts, limb - base, negative)
+            {
+                self.window = sum;
+                return;
             }
         }
         self.add_to_all(&parts, limb, negative);
@@ -112,8 +113,11 @@ fn plus<const N: usize, const P: usize>(
     at: usize,
     negative: bool,
 ) -> Option<[u64; N]> {
-    let mut addend = [0; N];
-    addend.get_mut(at..at + P)?.copy_from_slice(parts);
+    // Selected with masks: writing the parts at a place that varies and reading the whole back stalls.
+    let addend: [u64; N] = std::array::from_fn(|index| {
+        let select = |(offset, part): (usize, &u64)| part & u64::from(index == at + offset).wrapping_neg();
+        parts.iter().enumerate().map(select).fold(0, std::ops::BitOr::bitor)
+    });
     let mask = if negative { u64::MAX } else { 0 };
     let mut sum = [0; N];
     let mut carry = negative;
@@ -413,11 +417,17 @@ impl Moments {
         if self.specials.is_some() {
             return f64::NAN;
         }
-        let whole = |limbs: &[u64], limb: usize, _: bool| [vec![0; limb].as_slice(), limbs].concat();
-        let squares = multiply(&self.squares.with_magnitude(whole), &[count]);
-        let sum = self.sum.with_magnitude(whole);
-        let difference = subtract(squares, &multiply(&sum, &sum));
-        round(&difference, unit * 2, false)
+        let (squares, at) = self.squares.with_magnitude(|limbs, limb, _| (multiply(limbs, &[count]), limb));
+        if squares.is_empty() {
+            return 0.0;
+        }
+        let (square, from) = self.sum.with_magnitude(|limbs, limb, _| (multiply(limbs, limbs), limb * 2));
+        // A sum of zero has no limb that it starts at.
+        let from = if square.is_empty() { at } else { from };
+        let base = at.min(from);
+        let shifted = |limbs: Vec<u64>, zeros: usize| [vec![0; zeros], limbs].concat();
+        let difference = subtract(shifted(squares, at - base), &shifted(square, from - base));
+        round(&difference, unit * 2 + base as i64 * 64, false)
     }
 }
 
@@ -439,6 +449,9 @@ impl State for Moments {
 }
 
 fn multiply(left: &[u64], right: &[u64]) -> Vec<u64> {
+    if left.is_empty() {
+        return Vec::new();
+    }
     let mut product = vec![0u64; left.len() + right.len()];
     for (at, l) in left.iter().enumerate() {
         let mut carry = 0u128;

@@ -4,4 +4,5 @@ pub mod canonical;
 pub mod clock;
 pub mod decode;
 pub mod define;
+pub mod source;
 pub mod storage;

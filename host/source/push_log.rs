@@ -479,3 +479,207 @@ fn read_headers(storage: &dyn Storage, segment: &Segment) -> Result<Vec<Header>,
     }
     Ok(headers)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::storage::forgetful::{Fault, Forgetful};
+    use std::time::Duration;
+
+    const PATH: &str = "projects/shop/log/transactions";
+
+    fn open(storage: Arc<dyn Storage>, now_us: i64) -> Result<PushLog, LogError> {
+        let settings = LogSettings { segment_bytes: 2000, ..LogSettings::default() };
+        PushLog::open(storage, PATH, Arc::new(ManualClock::at(now_us)), settings)
+    }
+
+    fn push(texts: &[&str], key: Option<(&str, &str)>) -> Append {
+        Append {
+            records: Records::from_slices(texts.iter().map(|text| text.as_bytes())).unwrap(),
+            arrival_us: 5,
+            idempotency: key.map(|(key, body)| IdempotencyKey { key: key.into(), body: Digest::of(body.as_bytes()) }),
+            answer: Bytes::from(format!("{} accepted", texts.len())),
+        }
+    }
+
+    /// All records from a position on, as text.
+    fn read(log: &PushLog, position: u64, bytes: usize) -> Result<Vec<String>, LogError> {
+        let mut reader = log.reader(position)?;
+        let mut texts = Vec::new();
+        while reader.position() < log.end_position() {
+            for batch in reader.next(bytes, Duration::ZERO)? {
+                assert_eq!(batch.first_position, position + texts.len() as u64);
+                texts.extend(batch.records.iter().map(|record| String::from_utf8_lossy(record).into_owned()));
+            }
+        }
+        Ok(texts)
+    }
+
+    #[test]
+    fn records_come_back_from_any_position_in_pieces_of_any_size() {
+        let log = open(Forgetful::new().storage(), 0).unwrap();
+        let texts: Vec<String> =
+            (0..300).map(|number| format!("record {number} {}", "x".repeat(number % 90))).collect();
+        for (number, piece) in texts.chunks(7).enumerate() {
+            let appended = log.append(push(&piece.iter().map(String::as_str).collect::<Vec<_>>(), None)).unwrap();
+            assert_eq!((appended.first_position, appended.count as usize), (number as u64 * 7, piece.len()));
+        }
+        assert_eq!(log.end_position(), 300);
+        for position in [0, 1, 6, 7, 100, 299, 300] {
+            for bytes in [1, 100, 5000, 1 << 20] {
+                assert_eq!(read(&log, position, bytes).unwrap(), texts[usize::try_from(position).unwrap()..]);
+            }
+        }
+        assert!(log.reader(301).is_err());
+    }
+
+    #[test]
+    fn a_key_is_answered_as_the_first_time_also_after_a_restart_for_a_day() {
+        let disk = Forgetful::new();
+        let log = open(disk.storage(), 0).unwrap();
+        let first = log.append(push(&["a", "b"], Some(("k", "ab")))).unwrap();
+        for _ in 0..40 {
+            log.append(push(&["between, in files that are closed by now: the key must be found there"], None)).unwrap();
+        }
+        let again = Appended { repeated: true, ..first };
+        assert_eq!(log.append(push(&["a", "b"], Some(("k", "ab")))).unwrap(), again);
+        assert!(matches!(log.append(push(&["c"], Some(("k", "c")))), Err(LogError::KeyReused { .. })));
+        drop(log);
+        assert!(disk.storage().list(PATH).unwrap().len() > 1);
+        let log = open(disk.storage(), 6).unwrap();
+        assert_eq!(log.append(push(&["a", "b"], Some(("k", "ab")))).unwrap(), again);
+        assert_eq!(log.end_position(), 42);
+        drop(log);
+        let log = open(disk.storage(), 86_400_000_006).unwrap();
+        assert_eq!(log.append(push(&["c"], Some(("k", "c")))).unwrap().first_position, 42);
+    }
+
+    /// A crash at any call: what was acknowledged is there, in order, and nothing that was never pushed.
+    #[test]
+    fn nothing_acknowledged_is_lost_in_a_crash() {
+        let (mut torn, mut kept) = (0, 0);
+        for seed in 0..150 {
+            let disk = Forgetful::new();
+            let mut acknowledged: Vec<String> = Vec::new();
+            for round in 0..4u64 {
+                if seed % 3 == 0 {
+                    disk.stop_at("mid-append", 1 + (seed + round) % 9);
+                } else {
+                    disk.fail_after((seed * 7 + round * 13) % 60, Fault::Stop);
+                }
+                let mut attempted = Vec::new();
+                if let Ok(log) = open(disk.storage(), 0) {
+                    for number in 0..12 {
+                        let text = format!("{seed} {round} {number} {}", "y".repeat(number * 40));
+                        match log.append(push(&[&text, "second"], None)) {
+                            Ok(_) => acknowledged.extend([text, "second".into()]),
+                            Err(_) => {
+                                attempted = vec![text, "second".into()];
+                                break;
+                            }
+                        }
+                    }
+                }
+                disk.crash(seed * 10 + round);
+                let log = open(disk.storage(), 0).unwrap();
+                let found = read(&log, 0, 3000).unwrap();
+                if found != acknowledged {
+                    acknowledged.extend(attempted);
+                    assert_eq!(found, acknowledged, "seed {seed}, round {round}");
+                    kept += 1;
+                } else {
+                    torn += u32::from(!attempted.is_empty());
+                }
+            }
+        }
+        assert!(torn > 20 && kept > 5, "{torn} torn, {kept} kept: the crashes did not reach what they are for");
+    }
+
+    #[test]
+    fn a_full_disk_refuses_and_recovers() {
+        for fault in [Fault::Full, Fault::ReadOnly] {
+            let disk = Forgetful::new();
+            let log = open(disk.storage(), 0).unwrap();
+            log.append(push(&["one"], None)).unwrap();
+            for calls in 0..3 {
+                disk.fail_after(calls, fault);
+                let mut refused = 0;
+                while refused < 2 {
+                    if let Err(error) = log.append(push(&["while full"], Some(("k", "k")))) {
+                        assert!(matches!(error, LogError::Storage { unwritable: true, .. }), "{error}");
+                        refused += 1;
+                    } else {
+                        break;
+                    }
+                }
+                disk.heal();
+            }
+            let before = log.end_position();
+            assert_eq!(log.append(push(&["after"], None)).unwrap().first_position, before);
+            let texts = read(&log, 0, 1 << 20).unwrap();
+            drop(log);
+            disk.crash(1);
+            let log = open(disk.storage(), 0).unwrap();
+            assert_eq!(read(&log, 0, 1 << 20).unwrap(), texts);
+            assert_eq!(texts.first().map(String::as_str), Some("one"));
+            assert_eq!(texts.last().map(String::as_str), Some("after"));
+        }
+    }
+
+    /// Decay in the middle must never be taken for a torn end: that would drop sound records after it.
+    #[test]
+    fn damage_in_the_middle_is_an_error_that_names_the_place() {
+        let disk = Forgetful::new();
+        let log = open(disk.storage(), 0).unwrap();
+        for number in 0..5 {
+            log.append(push(&[&format!("record {number}")], None)).unwrap();
+        }
+        let path = format!("{PATH}/{:020}.log", 0);
+        for offset in [0, 5, 40, 80] {
+            assert!(disk.corrupt(&path, offset, |byte| byte ^ 1));
+            let read_error = read(&log, 0, 1 << 20).unwrap_err().to_string();
+            assert!(read_error.contains(&path) && read_error.contains("offset 0"), "{read_error}");
+            let open_error = open(disk.storage(), 0).err().unwrap().to_string();
+            assert!(open_error.contains(&path) && open_error.contains("offset 0"), "{open_error}");
+            assert!(disk.corrupt(&path, offset, |byte| byte ^ 1));
+        }
+        assert_eq!(read(&log, 0, 1 << 20).unwrap().len(), 5);
+    }
+
+    #[test]
+    fn many_pushers_at_once_each_get_their_own_place() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = Arc::new(crate::storage::LocalStorage::open(directory.path()).unwrap());
+        let log = open(storage, 0).unwrap();
+        let mut positions = std::thread::scope(|scope| {
+            let pusher = |thread: usize| {
+                let log = &log;
+                scope.spawn(move || -> Vec<u64> {
+                    let texts: Vec<String> = (0..25).map(|number| format!("{thread}:{number}")).collect();
+                    texts.iter().map(|text| log.append(push(&[text], None)).unwrap().first_position).collect()
+                })
+            };
+            let threads: Vec<_> = (0..8).map(pusher).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+        });
+        positions.sort_unstable();
+        assert_eq!(positions, (0..200).collect::<Vec<_>>());
+        let mut texts = read(&log, 0, 1000).unwrap();
+        texts.sort_unstable();
+        texts.dedup();
+        assert_eq!(texts.len(), 200);
+    }
+
+    #[test]
+    fn a_reader_waits_for_what_comes() {
+        let log = open(Forgetful::new().storage(), 0).unwrap();
+        let mut reader = log.reader(0).unwrap();
+        assert!(reader.next(100, Duration::from_millis(1)).unwrap().is_empty());
+        std::thread::scope(|scope| {
+            scope.spawn(|| log.append(push(&["late"], None)).unwrap());
+            let batches = reader.next(100, Duration::from_secs(30)).unwrap();
+            assert_eq!((batches.len(), batches[0].arrival_us), (1, 5));
+        });
+    }
+}

@@ -5,15 +5,15 @@ pub mod cli;
 pub mod clock;
 pub mod decode;
 pub mod define;
-<<<<<<< HEAD
 pub mod online;
+pub mod platform;
 pub mod registry;
 pub mod route;
 pub mod rows;
+pub mod serve;
+pub mod settings;
+pub mod source;
 pub mod state;
 pub mod std_module;
-=======
-pub mod source;
->>>>>>> source
 pub mod storage;
 pub mod stream;

@@ -9,14 +9,17 @@ mod window;
 
 mod adapter;
 mod call;
+mod claims;
 mod engine;
 mod error;
+mod generate;
 mod module;
 mod pool;
 mod resolve;
 mod wire;
 
 pub use call::{FoldCall, Folded, Mapped, Udf, op};
+pub use claims::{check_claims, check_module};
 pub use engine::{Engine, Limits};
 pub use error::{CallFailure, ClaimRefused, FoldError, ModuleRefused, PrepareError};
 pub use kind::{Field, Kind};

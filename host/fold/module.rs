@@ -10,7 +10,9 @@ use crate::wire::message;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use wasmparser::{Encoding, ExternalKind, FuncType, Parser, Payload, TypeRef, Validator, WasmFeatures};
+use wasmparser::{
+    ComponentTypeRef, Encoding, ExternalKind, FuncType, Parser, Payload, TypeRef, Validator, WasmFeatures,
+};
 use wasmtime::component::{Component, Linker};
 use wit_component::{ComponentEncoder, StringEncoding};
 use wit_parser::{Resolve, WorldId};
@@ -369,8 +371,11 @@ fn check_component(bytes: &[u8]) -> Result<(), ModuleRefused> {
         match payload {
             Payload::ComponentImportSection(imports) => {
                 for import in imports {
-                    let name = import.map_err(broken)?.name.name;
-                    if !name.starts_with("onefold:udf/types@") {
+                    let import = import.map_err(broken)?;
+                    let name = import.name.name;
+                    // Types come in by name, as our own interface or one by one: nothing runs behind them.
+                    let is_type = matches!(import.ty, ComponentTypeRef::Type(_));
+                    if !is_type && !name.starts_with("onefold:udf/types@") {
                         return Err(ModuleRefused::new(
                             format!("the component imports `{}`", message(name, 128)),
                             "a component imports nothing",

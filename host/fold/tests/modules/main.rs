@@ -4,3 +4,4 @@ mod claims;
 mod common;
 mod good;
 mod hostile;
+mod refused;

@@ -87,7 +87,7 @@ fn bits(buffer: &BooleanBuffer) -> Cow<'_, [u8]> {
     let bytes = buffer.len().div_ceil(8);
     let spare = buffer.len() % 8;
     let mask = if spare == 0 { u8::MAX } else { (1 << spare) - 1 };
-    if buffer.offset() % 8 == 0 {
+    if buffer.offset().is_multiple_of(8) {
         let start = buffer.offset() / 8;
         let aligned = &buffer.values()[start..start + bytes];
         if aligned.last().is_none_or(|last| last & !mask == 0) {

@@ -10,8 +10,6 @@ pub mod platform;
 pub mod registry;
 pub mod route;
 pub mod rows;
-pub mod serve;
-pub mod settings;
 pub mod source;
 pub mod state;
 pub mod std_module;

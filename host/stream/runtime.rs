@@ -43,6 +43,8 @@ pub struct StreamParts {
     /// For each source, where each group stands (by group); all alike but after a crash between manifests.
     pub positions: BTreeMap<String, Vec<u64>>,
     pub clocks: BTreeMap<String, SourceClock>,
+    /// Letters of rows that were read to build `groups`, not stored yet.
+    pub letters: Vec<Letter>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -115,6 +117,8 @@ struct Shared {
     /// For each source and worker, the next position not yet folded.
     served: Mutex<BTreeMap<String, Vec<u64>>>,
     served_moved: Condvar,
+    /// For each worker, for each table: entities and bytes, as of the last barrier.
+    sizes: Mutex<Vec<Vec<(usize, usize)>>>,
 }
 
 impl Shared {
@@ -139,6 +143,8 @@ pub struct Stream {
     shared: Arc<Shared>,
     reader: JoinHandle<Option<(Checkpoints, BTreeMap<String, u64>, BTreeMap<String, SourceClock>)>>,
     workers: Vec<JoinHandle<Vec<GroupState>>>,
+    /// What each table is called in `status`.
+    tables: Vec<String>,
     logs: BTreeMap<String, Arc<PushLog>>,
 }
 
@@ -160,6 +166,7 @@ impl Stream {
                 parts.positions.iter().map(|(source, at)| (source.clone(), vec![least(at); settings.threads])).collect(),
             ),
             served_moved: Condvar::new(),
+            sizes: Mutex::new(vec![Vec::new(); settings.threads]),
         });
         let mut senders = Vec::new();
         let mut workers = Vec::new();
@@ -200,6 +207,7 @@ impl Stream {
             });
         }
         let logs = parts.logs.clone();
+        let tables = parts.compiled.layout.table_names();
         let reader = Reader {
             sources,
             senders,
@@ -210,12 +218,12 @@ impl Stream {
             project: parts.project.name.clone(),
             compiled: parts.compiled,
             checkpoints: parts.checkpoints,
-            letters: Vec::new(),
-            changed: false,
+            changed: true,
+            letters: parts.letters,
             checkpointed_at_us: 0,
         };
         let reader = spawn("read", move || reader.run())?;
-        Ok(Stream { shared, reader, workers, logs })
+        Ok(Stream { shared, reader, workers, tables, logs })
     }
 
     /// Waits until a lookup sees every record below `position`; false when that took longer than `timeout`.
@@ -238,8 +246,29 @@ impl Stream {
         self.shared.status().error.clone()
     }
 
+    /// Bytes of keys and states, as of the last checkpoint.
+    pub fn state_bytes(&self) -> usize {
+        self.sizes().iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    fn sizes(&self) -> Vec<(usize, usize)> {
+        let sizes = self.shared.sizes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sum = vec![(0, 0); self.tables.len()];
+        for (table, size) in sizes.iter().flat_map(|worker| worker.iter().enumerate()) {
+            sum[table].0 += size.0;
+            sum[table].1 += size.1;
+        }
+        sum
+    }
+
     pub fn status(&self) -> StreamStatus {
         let mut status = self.shared.status().clone();
+        let size = |(table, (entities, bytes)): (&String, (usize, usize))| TableStatus {
+            table: table.clone(),
+            entities: entities as u64,
+            state_bytes: bytes as u64,
+        };
+        status.tables = self.tables.iter().zip(self.sizes()).map(size).collect();
         let served = self.shared.served();
         for (name, log) in &self.logs {
             let source = status.sources.entry(name.clone()).or_default();
@@ -313,10 +342,8 @@ fn run_worker(
                 if reply.send(parts.map(|parts| (parts, letters))).is_err() {
                     return Err(StreamError::Ended("nobody stores the checkpoint".into()));
                 }
-                if number == 0 {
-                    let sizes = worker.sizes();
-                    shared.status().tables.resize(sizes.len(), TableStatus::default());
-                }
+                let mut sizes = shared.sizes.lock().unwrap_or_else(PoisonError::into_inner);
+                sizes[number] = worker.sizes();
             }
             Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
             Err(RecvTimeoutError::Timeout) => due = worker.due()?,
@@ -351,10 +378,8 @@ struct Reader {
 impl Reader {
     fn run(mut self) -> Option<(Checkpoints, BTreeMap<String, u64>, BTreeMap<String, SourceClock>)> {
         let result = self.read_until_stopped();
-        let result = result.and_then(|()| match self.shared.status().error.is_some() {
-            true => Ok(()),
-            false => self.checkpoint(),
-        });
+        let failed = self.shared.status().error.is_some();
+        let result = result.and_then(|()| if failed { Ok(()) } else { self.checkpoint() });
         for sender in &self.senders {
             drop(sender.send(Message::Stop));
         }

@@ -32,10 +32,15 @@ impl GroupState {
         GroupState { group, tables: compiled.layout.tables.iter().map(of).collect() }
     }
 
-    /// The group as its checkpoint's files say, in tables of any layout: those that the layout has, by id.
-    pub fn load(group: u32, records: &[TableRecord], changes: Vec<GroupChanges>, compiled: &Compiled) -> Result<GroupState, DamagedCell> {
+    /// The group as its checkpoint's files say, as far as the layout has it: tables by id, features by fingerprint,
+    /// of these only those that `is_built`.
+    pub fn load(
+        group: u32,
+        changes: Vec<GroupChanges>,
+        compiled: &Compiled,
+        is_built: &dyn Fn(usize, usize) -> bool,
+    ) -> Result<GroupState, DamagedCell> {
         let mut state = GroupState::new(group, compiled);
-        debug_assert!(records.len() <= u32::MAX as usize, "records name the tables of the files");
         for table in changes.into_iter().flat_map(|changes| changes.tables) {
             let Some(place) = compiled.layout.tables.iter().position(|layout| layout.id == table.id) else { continue };
             let layout = &compiled.layout.tables[place];
@@ -43,6 +48,7 @@ impl GroupState {
                 .fingerprints
                 .iter()
                 .map(|fingerprint| layout.features.iter().position(|feature| feature.fingerprint == *fingerprint))
+                .map(|column| column.filter(|column| is_built(place, *column)))
                 .collect();
             let entities = &mut state.tables[place];
             for key in &table.dropped {
@@ -120,6 +126,11 @@ impl Worker {
     /// Folds only these features (for each table) from now on.
     pub fn fold_only(&mut self, features: Vec<Vec<usize>>) {
         self.features = features;
+    }
+
+    /// Folds every feature from now on.
+    pub fn fold_all(&mut self) {
+        self.features = self.compiled.layout.tables.iter().map(|table| (0..table.features.len()).collect()).collect();
     }
 
     /// Gives the groups back.

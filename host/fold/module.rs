@@ -182,8 +182,8 @@ pub(crate) fn check_prepared(info: &UdfInfo, answer: &contract::Prepared) -> Res
             }
         }
     }
-    if answer.outputs.is_empty() {
-        return Err(format!("udf `{}` has no output: every udf has one or more", info.name));
+    if answer.outputs.is_empty() && info.role == Role::Aggregate {
+        return Err(format!("udf `{}` has no output: every aggregate has one or more", info.name));
     }
     let mut names = BTreeSet::new();
     for output in &answer.outputs {

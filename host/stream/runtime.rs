@@ -141,12 +141,15 @@ impl Shared {
 /// A running stream. `stop` ends it at a barrier and gives its state back.
 pub struct Stream {
     shared: Arc<Shared>,
-    reader: JoinHandle<Option<(Checkpoints, BTreeMap<String, u64>, BTreeMap<String, SourceClock>)>>,
+    reader: Option<JoinHandle<Option<LastBarrier>>>,
     workers: Vec<JoinHandle<Vec<GroupState>>>,
     /// What each table is called in `status`.
     tables: Vec<String>,
     logs: BTreeMap<String, Arc<PushLog>>,
 }
+
+/// What the reading thread knows when it ends.
+type LastBarrier = (Checkpoints, BTreeMap<String, u64>, BTreeMap<String, SourceClock>);
 
 /// What a stopped stream gives back.
 pub struct Stopped {
@@ -223,7 +226,7 @@ impl Stream {
             checkpointed_at_us: 0,
         };
         let reader = spawn("read", move || reader.run())?;
-        Ok(Stream { shared, reader, workers, tables, logs })
+        Ok(Stream { shared, reader: Some(reader), workers, tables, logs })
     }
 
     /// Waits until a lookup sees every record below `position`; false when that took longer than `timeout`.
@@ -279,12 +282,13 @@ impl Stream {
     }
 
     /// Stops at a barrier that is stored, and gives the state back.
-    pub fn stop(self) -> Result<Stopped, StreamError> {
+    pub fn stop(mut self) -> Result<Stopped, StreamError> {
         self.shared.stop.store(true, Ordering::SeqCst);
         let ended = |what: &str| StreamError::Ended(what.into());
-        let given = self.reader.join().map_err(|_| ended("the reading thread panicked"))?;
+        let given = self.reader.take().and_then(|reader| reader.join().ok());
+        let given = given.ok_or_else(|| ended("the reading thread panicked"))?;
         let mut groups = Vec::new();
-        for worker in self.workers {
+        for worker in std::mem::take(&mut self.workers) {
             groups.extend(worker.join().map_err(|_| ended("a folding thread panicked"))?);
         }
         if let Some(error) = self.shared.status().error.clone() {
@@ -292,6 +296,19 @@ impl Stream {
         }
         let (checkpoints, positions, clocks) = given.ok_or_else(|| ended("the reading thread gave up"))?;
         Ok(Stopped { checkpoints, groups, positions, clocks })
+    }
+}
+
+impl Drop for Stream {
+    /// A stream that is let go without `stop` ends like one that was stopped; nobody hears what went wrong.
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        if let Some(reader) = self.reader.take() {
+            drop(reader.join());
+        }
+        for worker in std::mem::take(&mut self.workers) {
+            drop(worker.join());
+        }
     }
 }
 
@@ -376,7 +393,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn run(mut self) -> Option<(Checkpoints, BTreeMap<String, u64>, BTreeMap<String, SourceClock>)> {
+    fn run(mut self) -> Option<LastBarrier> {
         let result = self.read_until_stopped();
         let failed = self.shared.status().error.is_some();
         let result = result.and_then(|()| if failed { Ok(()) } else { self.checkpoint() });
@@ -456,10 +473,11 @@ impl Reader {
         self.letters.extend(letters);
         let (name, clock_us) = (source.name.clone(), source.clock.clock_us);
         let routed = Arc::new(routed);
-        self.send(|| Message::Rows(routed.clone(), places.clone()))?;
         if clock_us > i64::MIN {
+            // Before the rows, so that their entities are folded once, as of the clock that these rows make.
             self.send(|| Message::Clock(name.clone(), clock_us))?;
         }
+        self.send(|| Message::Rows(routed.clone(), places.clone()))?;
         self.changed = true;
         Ok(true)
     }

@@ -52,13 +52,18 @@ impl Platform {
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Platform>, PlatformError> {
         let engine = Engine::new(Limits::default()).map_err(|error| PlatformError::Engine(error.to_string()))?;
-        let platform = Arc::new(Platform {
-            settings,
-            storage: storage.clone(),
-            clock,
-            modules: Arc::new(ModuleCache::new(engine)),
-            projects: RwLock::default(),
-        });
+        Platform::open_with(settings, storage, clock, Arc::new(ModuleCache::new(engine)))
+    }
+
+    /// The same with modules that may have been compiled already.
+    pub fn open_with(
+        settings: PlatformSettings,
+        storage: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+        modules: Arc<ModuleCache>,
+    ) -> Result<Arc<Platform>, PlatformError> {
+        let platform =
+            Arc::new(Platform { settings, storage: storage.clone(), clock, modules, projects: RwLock::default() });
         for project in Registry::projects(storage.as_ref())? {
             platform.host(&project)?.start()?;
         }

@@ -1,19 +1,17 @@
 //! Onefold: one definition of a feature, run bit for bit the same in a stream and in a batch.
 
+pub mod batch;
 pub mod canonical;
 pub mod cli;
 pub mod clock;
 pub mod decode;
 pub mod define;
-<<<<<<< HEAD
 pub mod online;
 pub mod registry;
 pub mod route;
 pub mod rows;
+pub mod source;
 pub mod state;
 pub mod std_module;
-=======
-pub mod source;
->>>>>>> source
 pub mod storage;
 pub mod stream;

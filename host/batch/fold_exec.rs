@@ -18,7 +18,7 @@ use super::sort_row::{INPUTS, ORDER, SUB_ROW, place_of};
 use super::table_values::AsOf;
 use crate::rows::Stage;
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Int64Array, StringArray, TimestampMicrosecondArray, UInt32Array,
+    ArrayRef, AsArray, BinaryArray, BooleanArray, Int64Array, StringArray, TimestampMicrosecondArray, UInt32Array,
     UInt64Array,
 };
 use arrow::compute::{concat, take};
@@ -122,7 +122,6 @@ impl ExecutionPlan for FoldExec {
         Ok(TreeNodeRecursion::Continue)
     }
 
-    #[expect(deprecated, reason = "the method that replaces it has this one as its default")]
     fn with_new_children(
         self: Arc<Self>,
         mut children: Vec<Arc<dyn ExecutionPlan>>,

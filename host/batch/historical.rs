@@ -13,7 +13,6 @@ use super::probes::Probes;
 use super::run::Run;
 use super::settings::{BatchHost, Rows};
 use super::slice::{Slice, whole_layout};
-use super::table_values::ValueColumns;
 use crate::define::{Digest, FeatureReference, OnDemandInput, Project};
 use crate::rows::retention_us;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, UInt32Array};

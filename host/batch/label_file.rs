@@ -5,7 +5,7 @@ use super::rows_exec::decode_error;
 use crate::decode::ColumnsDecoder;
 use crate::define::{About, DecodeAs, Source, SourceColumn};
 use crate::route::Keys;
-use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::array::{ArrayRef, AsArray};
 use arrow::csv::ReaderBuilder;
 use arrow::csv::reader::Format;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType};

@@ -44,9 +44,10 @@ impl<'a> OnDemand<'a> {
         while !waiting.is_empty() {
             let before = waiting.len();
             let mut later = Vec::new();
-            for ((view, name), (feature, udf)) in waiting {
+            for entry in waiting {
+                let ((view, _), (feature, udf)) = entry;
                 let Some(inputs) = inputs_of(feature, labels, values)? else {
-                    later.push(((view, name), (feature, udf)));
+                    later.push(entry);
                     continue;
                 };
                 let outputs = one_each(udf, labels.len(), &inputs)?;
@@ -57,7 +58,7 @@ impl<'a> OnDemand<'a> {
             if later.len() == before {
                 return Err(BatchError::internal("on-demand features wait for each other"));
             }
-            waiting = later.into_iter().map(|((view, name), (feature, udf))| ((view, name), (feature, udf))).collect();
+            waiting = later;
         }
         Ok(())
     }

@@ -116,7 +116,6 @@ impl ExecutionPlan for RowsExec {
         Ok(TreeNodeRecursion::Continue)
     }
 
-    #[expect(deprecated, reason = "the method that replaces it has this one as its default")]
     fn with_new_children(
         self: Arc<Self>,
         _: Vec<Arc<dyn ExecutionPlan>>,

@@ -119,7 +119,7 @@ impl Run {
                     take(batch, &scan)?;
                 }
             }
-            Ok(())
+            Ok::<(), BatchError>(())
         });
         // Tasks that still read a file after an error are not waited for.
         runtime.shutdown_background();

@@ -10,7 +10,7 @@ use super::slice::Slice;
 use super::table_values::{AsOf, ValueColumns, no_view};
 use crate::define::FeatureView;
 use crate::rows::retention_us;
-use arrow::array::{ArrayRef, BooleanArray, TimestampMicrosecondArray};
+use arrow::array::{Array, ArrayRef, BooleanArray, TimestampMicrosecondArray};
 use arrow::compute::{filter_record_batch, nullif};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
@@ -95,7 +95,7 @@ fn known_entities(
     let keys = values.keys.as_ref().ok_or_else(|| BatchError::internal("values without keys"))?;
     let kinds: Vec<Kind> = view.join_keys.iter().map(|key| key.kind).collect();
     let mut columns = crate::route::decode(&kinds, (0..keys.len()).map(|row| keys.value(row)))
-        .map_err(|error| BatchError::internal(error))?;
+        .map_err(BatchError::internal)?;
     let older_than = |age_us: Option<i64>| -> BooleanArray {
         let older = |newest_us: &i64| age_us.is_some_and(|age_us| as_of_us > newest_us.saturating_add(age_us));
         values.newest_us.values().iter().map(|newest_us| Some(older(newest_us))).collect()

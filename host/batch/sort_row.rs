@@ -14,7 +14,7 @@ use super::refusal::{Place, Refusal, RefusalSink, RefusedBy};
 use super::slice::Slice;
 use crate::route::Keys;
 use crate::rows::{RowBatch, Stage};
-use arrow::array::{Array, ArrayRef, BinaryBuilder, UInt32Array, UInt64Array, new_null_array};
+use arrow::array::{ArrayRef, BinaryBuilder, UInt32Array, UInt64Array, new_null_array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use std::collections::BTreeSet;

@@ -8,7 +8,7 @@ use super::run::Run;
 use super::settings::{BatchHost, Rows};
 use super::slice::{Slice, whole_layout};
 use crate::define::Digest;
-use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Int64Array, StringArray, UInt64Array};
+use arrow::array::{ArrayRef, AsArray, BinaryArray, BooleanArray, Int64Array, StringArray, UInt64Array};
 use arrow::datatypes::{Int64Type, UInt64Type};
 use arrow::record_batch::RecordBatch;
 use std::collections::BTreeSet;

@@ -1,4 +1,5 @@
 //! The one test binary: judges that share no code with the fold, the data they are held to, and the house rules.
 
+mod batch;
 mod reference;
 mod tidy;

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod decode;
 pub mod define;
 pub mod online;
+pub mod platform;
 pub mod registry;
 pub mod route;
 pub mod rows;

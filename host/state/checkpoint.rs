@@ -125,6 +125,11 @@ impl Checkpoints {
         self.newest.values().map(|manifest| manifest.epoch).max().unwrap_or(0)
     }
 
+    /// The name that this process writes under.
+    pub fn writer(&self) -> &str {
+        &self.writer
+    }
+
     /// Whether the group's next part should be all of its state.
     pub fn wants_full(&self, group: u32) -> bool {
         self.newest.get(&group).is_none_or(|manifest| manifest.files.len() >= CHAIN_FILES)

@@ -103,15 +103,15 @@ impl Touched {
         }
     }
 
-    /// Entities whose values change by time alone.
-    pub fn of_due(&mut self, group: u32, table: &EntityTable, due: &[EntityNumber], clock_us: i64) {
+    /// Entities without rows: their values change by time alone, or (`all_features`) all are to be written.
+    pub fn of_due(&mut self, group: u32, table: &EntityTable, due: &[EntityNumber], clock_us: i64, all_features: bool) {
         self.clear();
         self.starts.push(0);
         for number in due {
             self.groups.push(group);
             self.numbers.push(*number);
             self.hashes.push(crate::route::hash(table.key(*number)));
-            self.is_new.push(false);
+            self.is_new.push(all_features);
             self.starts.push(0);
             self.as_of_us.push(clock_us.max(table.newest_us(*number)));
             self.next_change_us.push(i64::MAX);

@@ -2,8 +2,9 @@
 
 use super::world::{World, rows_with};
 use crate::reference::{Answer, Ask, Known, Row, Value, answer, by_entity, random_project, transformed};
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringArray, TimestampMicrosecondArray};
-use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Int64Type, Schema, TimestampMicrosecondType};
+use crate::stream::value_at;
+use arrow::array::{Array, ArrayRef, Int64Array, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
 use onefold::batch::{HistoricalAsk, SnapshotAsk};
 use onefold::define::{FeatureReference, FeatureView};
@@ -16,28 +17,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 const SEEDS: u64 = 24;
-
-/// The value at a row, as the brute force holds values.
-pub fn value_of(kind: Kind, column: &ArrayRef, row: usize) -> Value {
-    if column.is_null(row) {
-        return Value::Null;
-    }
-    let item = || column.as_list::<i32>().value(row);
-    match kind {
-        Kind::Boolean => Value::Boolean(column.as_boolean().value(row)),
-        Kind::Int64 => Value::Int64(column.as_primitive::<Int64Type>().value(row)),
-        Kind::Float64 => Value::Float64(column.as_primitive::<Float64Type>().value(row)),
-        Kind::Timestamp => Value::Timestamp(column.as_primitive::<TimestampMicrosecondType>().value(row)),
-        Kind::Utf8 => Value::Utf8(column.as_string::<i32>().value(row).to_owned()),
-        Kind::Binary => Value::Binary(column.as_binary::<i32>().value(row).to_vec()),
-        Kind::Int64List => Value::Int64List(item().as_primitive::<Int64Type>().values().to_vec()),
-        Kind::Float32List => Value::Float32List(item().as_primitive::<Float32Type>().values().to_vec()),
-        Kind::Float64List => Value::Float64List(item().as_primitive::<Float64Type>().values().to_vec()),
-        Kind::Utf8List => {
-            Value::Utf8List(item().as_string::<i32>().iter().flatten().map(str::to_owned).collect())
-        }
-    }
-}
 
 /// All rows of a Parquet file as one batch.
 pub fn read_parquet(path: &Path) -> RecordBatch {
@@ -106,7 +85,7 @@ fn random_definitions_give_what_the_brute_force_gives() {
 
 fn keys_of(view: &FeatureView, batch: &RecordBatch, row: usize) -> Vec<Value> {
     let key = |key: &onefold::define::JoinKey| {
-        value_of(key.kind, batch.column_by_name(&key.name).expect("join keys are there"), row)
+        value_at(batch.column_by_name(&key.name).expect("join keys are there"), row)
     };
     view.join_keys.iter().map(key).collect()
 }
@@ -131,7 +110,7 @@ fn check_snapshot(
     let mut compared = 0;
     for (row, (keys, known)) in expected.iter().enumerate() {
         compared += check_values(&format!("{shown}, {keys:?}"), view, "", known, batch, row);
-        let time = |name: &str| value_of(Kind::Timestamp, batch.column_by_name(name).expect("a column"), row);
+        let time = |name: &str| value_at(batch.column_by_name(name).expect("a column"), row);
         assert_eq!(time("event_timestamp"), Value::Timestamp(known.event_timestamp_us), "{shown}, {keys:?}");
         let valid_until = known.valid_until_us.map_or(Value::Null, Value::Timestamp);
         assert_eq!(time("valid_until"), valid_until, "{shown}, {keys:?}: valid_until");
@@ -143,7 +122,7 @@ fn check_values(shown: &str, view: &FeatureView, prefix: &str, known: &Known, ba
     let mut compared = 0;
     for field in view.features.iter().flat_map(|feature| &feature.outputs) {
         let column = batch.column_by_name(&format!("{prefix}{}", field.name)).expect("the column is there");
-        let found = value_of(field.kind, column, row);
+        let found = value_at(column, row);
         assert_eq!(found, known.values[&field.name].value, "{shown}: {}", field.name);
         compared += 1;
     }
@@ -182,7 +161,7 @@ fn write_labels(path: &Path, asks_us: &[i64]) -> RecordBatch {
 fn check_labels(seed: u64, view: &FeatureView, entities: &BTreeMap<Vec<Value>, Vec<Row>>, set: &RecordBatch) -> usize {
     let mut compared = 0;
     for row in 0..set.num_rows() {
-        let Value::Timestamp(at_us) = value_of(Kind::Timestamp, set.column(1), row) else { panic!("labels have times") };
+        let Value::Timestamp(at_us) = value_at(set.column(1), row) else { panic!("labels have times") };
         let keys = keys_of(view, set, row);
         let shown = format!("seed {seed}, {} label {row} {keys:?} at {at_us}", view.name);
         let known = entities.get(&keys).map(|rows| answer(view, rows, Ask::label(at_us)));

@@ -1,5 +1,6 @@
 //! A project as `apply` makes it, with rows in files and in a push log, for the batch host.
 
+use crate::modules::ecommerce;
 use onefold::batch::{BatchHost, BatchSettings, LogRows, Refusals, Rows};
 use onefold::clock::ManualClock;
 use onefold::decode::JsonDecoder;
@@ -13,31 +14,12 @@ use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
 /// Compiled once for all tests.
 fn modules() -> &'static ModuleCache {
     static CACHE: OnceLock<ModuleCache> = OnceLock::new();
     CACHE.get_or_init(|| ModuleCache::new(Engine::new(Limits::default()).expect("the engine starts")))
-}
-
-/// The module of `udfs/ecommerce`, built from its source.
-pub fn ecommerce() -> &'static [u8] {
-    static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
-    BYTES.get_or_init(|| {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("udfs");
-        let status = Command::new(env!("CARGO"))
-            .args(["build", "--release", "--locked", "--target", "wasm32-unknown-unknown", "--package"])
-            .args(["ecommerce", "--manifest-path"])
-            .arg(root.join("udfs/Cargo.toml"))
-            .arg("--target-dir")
-            .arg(&target)
-            .status();
-        assert!(status.expect("cargo runs").success(), "udfs/ecommerce is not built");
-        std::fs::read(target.join("wasm32-unknown-unknown/release/ecommerce.wasm")).expect("the module is there")
-    })
 }
 
 pub struct World {
@@ -55,7 +37,7 @@ impl World {
     pub fn apply(definitions: &str) -> World {
         let directory = tempfile::tempdir().expect("a directory for the test");
         let definitions = read_text("definitions.yaml", definitions).unwrap_or_else(|error| panic!("{error}"));
-        let name = onefold::define::project_name(&definitions).ok().flatten().unwrap_or_else(|| "test".to_owned());
+        let name = onefold::define::project_name(&definitions, Some("test")).expect("a name");
         let storage = Arc::new(LocalStorage::open(&directory.path().join("data")).expect("storage opens"));
         let registry = Registry::of(storage, &name).expect("the name is one");
         let module = modules().load("ecommerce", ecommerce()).expect("the module is sound");

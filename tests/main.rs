@@ -1,5 +1,6 @@
 //! The one test binary: judges that share no code with the fold, the data they are held to, and the house rules.
 
+mod batch;
 mod modules;
 mod reference;
 mod stream;

@@ -1,0 +1,42 @@
+//! The batch host: the same fold over files, sorted by entity and time within a memory limit.
+//!
+//! Rows of a table are brought together by a plan of four operators: `RowsExec` reads and decodes (Parquet through
+//! DataFusion, a push log by its reader), a hash exchange gives each thread its entities, a sort that spills to disk
+//! brings each entity's rows into time order, and `FoldExec` runs them through the fold. A value is asked for by a
+//! *probe*, which is sorted among the rows: one pass answers all labels of a training set, without a join.
+//!
+//! Nothing here decides a value: tiles, windows and calls of modules are the fold's. So neither the number of threads,
+//! nor the memory limit, nor the size of a batch can reach one.
+
+mod settings;
+mod error;
+mod refusal;
+mod files;
+mod slice;
+
+mod sort_row;
+mod rows_exec;
+mod probes;
+
+mod entities;
+mod fold_cells;
+mod fold_exec;
+mod run;
+
+mod snapshot;
+mod table_values;
+mod materialize;
+mod label_file;
+mod on_demand;
+mod historical;
+mod parquet_out;
+
+pub use error::BatchError;
+pub use files::{PinnedFile, list_files};
+pub use historical::{HistoricalAsk, HistoricalSummary, feature_references};
+pub use materialize::{MaterializeAsk, Materialized, StateSink};
+pub use refusal::{Place, RefusalSink, RefusalSummary, Refusals, RefusedBy, Refusal};
+pub use settings::{BatchHost, BatchSettings, Prepare, Progress, Rows};
+pub use run::LogRows;
+pub use snapshot::{SnapshotAsk, SnapshotSummary, snapshot_schema};
+pub use table_values::{AsOf, TableAsk, ValueAt, ValueColumns};

@@ -22,6 +22,8 @@ mod cell;
 mod columns;
 mod json;
 mod scan;
+#[cfg(test)]
+mod tests;
 mod timestamp;
 
 use arrow::record_batch::RecordBatch;

@@ -150,9 +150,10 @@ impl Inode {
 
     fn crash(&mut self, random: &mut ChaCha8Rng) {
         let common = self.dirty_from.min(self.bytes.len());
-        if random.next_u64().is_multiple_of(3) {
+        let fate = random.next_u64() % 4;
+        if fate == 0 {
             self.bytes = self.synced.clone();
-        } else {
+        } else if fate > 1 {
             self.bytes.truncate(between(random, common, self.bytes.len()));
             if random.next_u64().is_multiple_of(3) {
                 // The new length reached the disk, the data did not.

@@ -2,6 +2,8 @@
 
 mod batch;
 mod layout;
+mod on_demand;
 
 pub use batch::{Failure, RefusedRow, RowBatch, RowsError, Stage, Transforms};
+pub use on_demand::{OnDemandValues, on_demand_values};
 pub use layout::{Layout, MadeOf, RowSet, RowSpace, Step, TableFeature, TableLayout, UnknownColumn, ViewColumn, ViewLayout, retention_us};

@@ -249,7 +249,9 @@ fn expand(text: &str, base: &Path, environment: &dyn Fn(&str) -> Option<String>)
         && !path.starts_with("//")
     {
         let content = std::fs::read_to_string(base.join(path));
-        return content.map(|content| content.trim().to_owned()).map_err(|error| format!("cannot read {path}: {error}"));
+        return content
+            .map(|content| content.trim().to_owned())
+            .map_err(|error| format!("cannot read {path}: {error}"));
     }
     let mut expanded = String::new();
     let mut rest = text;
@@ -321,12 +323,24 @@ mod tests {
     fn what_cannot_be_used_is_named_with_its_line() {
         let cases = [
             ("dada: x", "onefold.yaml:1: unknown key `dada`: did you mean `data`?"),
-            ("data: s3://bucket", "onefold.yaml:1: data: `s3://bucket` cannot hold data: s3:// is not supported yet, only directories and file:// are"),
-            ("stream:\n  groups: 8", "onefold.yaml:2: stream.groups: `8`: 16 groups are the only number there can be yet"),
-            ("stream:\n  exchange: true", "onefold.yaml:2: `stream.exchange` cannot be used yet: this version has no Kafka; remove it"),
+            (
+                "data: s3://bucket",
+                "onefold.yaml:1: data: `s3://bucket` cannot hold data: s3:// is not supported yet, only directories and file:// are",
+            ),
+            (
+                "stream:\n  groups: 8",
+                "onefold.yaml:2: stream.groups: `8`: 16 groups are the only number there can be yet",
+            ),
+            (
+                "stream:\n  exchange: true",
+                "onefold.yaml:2: `stream.exchange` cannot be used yet: this version has no Kafka; remove it",
+            ),
             ("limits: { memory: lots }", "onefold.yaml:1: limits.memory: `lots` is no size: write 512MiB or 4GiB"),
             ("listen: ${NOWHERE}", "onefold.yaml:1: listen: the environment has no NOWHERE: set it"),
-            ("connections:\n  events: { kafka: { brokers: k } }", "onefold.yaml:2: connection `events` cannot be used yet: this version has pushes by HTTP and the embedded store only; remove it"),
+            (
+                "connections:\n  events: { kafka: { brokers: k } }",
+                "onefold.yaml:2: connection `events` cannot be used yet: this version has pushes by HTTP and the embedded store only; remove it",
+            ),
         ];
         for (text, message) in cases {
             assert_eq!(read(text).unwrap_err(), message);

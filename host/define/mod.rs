@@ -35,6 +35,8 @@ pub use lock::{Lock, LockLine, Upgrade};
 pub use model::*;
 pub use names::{check_name, hint};
 pub use plan::{Build, Change, ChangeKind, Cost, Plan};
-pub use read::{DefinitionFile, Definitions, Document, definition_files, read_directory, read_files, read_text, read_yaml};
+pub use read::{
+    DefinitionFile, Definitions, Document, definition_files, read_directory, read_files, read_text, read_yaml,
+};
 pub use schema::definition_schema;
 pub use window_text::{duration_text, parse_duration, window_words};

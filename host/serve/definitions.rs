@@ -2,7 +2,9 @@
 
 use super::extract::{Options, Params, media_type, ok, parse_json, read_body, unsupported_type};
 use super::{App, Problem};
-use crate::define::{DefinitionFile, Definitions, Lock, Project, Upgrade, definition_schema, hint, read_files, read_text};
+use crate::define::{
+    DefinitionFile, Definitions, Lock, Project, Upgrade, definition_schema, hint, read_files, read_text,
+};
 use crate::registry::ApplyOptions;
 use axum::body::Body;
 use axum::extract::State;
@@ -215,7 +217,8 @@ fn documents(project: &Project, kind: DocumentKind) -> Result<Map<String, Value>
 }
 
 fn read_body_text(body: &[u8]) -> Result<Definitions, Problem> {
-    let text = std::str::from_utf8(body).map_err(|error| Problem::malformed(format!("the body is no UTF-8: {error}")))?;
+    let text =
+        std::str::from_utf8(body).map_err(|error| Problem::malformed(format!("the body is no UTF-8: {error}")))?;
     Ok(read_text("body", text)?)
 }
 

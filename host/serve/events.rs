@@ -152,6 +152,9 @@ mod tests {
     fn the_items_of_an_array_are_taken_as_they_stand() {
         let split = array(&Bytes::from_static(b"[ {\"a\": 1.50}, 7 ]")).unwrap_or_else(|problem| panic!("{problem:?}"));
         assert_eq!(split.records.iter().collect::<Vec<_>>(), [&b"{\"a\": 1.50}"[..], b"7"]);
-        assert_eq!(array(&Bytes::from_static(b"[{]")).err().map(|problem| problem.status), Some(StatusCode::BAD_REQUEST));
+        assert_eq!(
+            array(&Bytes::from_static(b"[{]")).err().map(|problem| problem.status),
+            Some(StatusCode::BAD_REQUEST)
+        );
     }
 }

@@ -129,12 +129,7 @@ fn find(
     }
     let compiled = host.compiled();
     let udf = |view: &str, feature: &str| host.on_demand_udf(view, feature);
-    let served = Served {
-        project,
-        layout: &compiled.layout,
-        online: host.online(),
-        on_demand_udf: &udf,
-    };
+    let served = Served { project, layout: &compiled.layout, online: host.online(), on_demand_udf: &udf };
     let asked = Lookup { features: wanted, entities, request, now_us: app.clock().now_us() };
     let found = lookup::lookup(&served, &asked)?;
     app.metrics().lookups(found.entity_rows);

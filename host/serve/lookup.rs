@@ -129,8 +129,9 @@ pub fn resolve(project: &Project, names: &[String]) -> Result<Vec<FeatureReferen
         };
         let given = value_columns(project, view).ok_or_else(|| at(unknown_view(project, view)))?;
         match feature {
-            None => references
-                .extend(given.into_iter().map(|feature| FeatureReference { view: view.to_owned(), feature })),
+            None => {
+                references.extend(given.into_iter().map(|feature| FeatureReference { view: view.to_owned(), feature }))
+            }
             Some(feature) if given.iter().any(|known| known == feature) => {
                 references.push(FeatureReference { view: view.to_owned(), feature: feature.to_owned() });
             }
@@ -208,7 +209,8 @@ fn entity_rows(asked: &Lookup<'_>) -> Result<usize, Problem> {
             None => first = Some((path, rows)),
             Some((_, expected)) if *expected == rows => {}
             Some((other, expected)) => {
-                let detail = format!("{path} has {rows} values, {other} has {expected}: give each one value an entity row");
+                let detail =
+                    format!("{path} has {rows} values, {other} has {expected}: give each one value an entity row");
                 return Err(Problem::unprocessable(detail).at(path));
             }
         }
@@ -337,7 +339,8 @@ impl Reader<'_> {
 
     fn request(&self, view: &str, name: &str, kind: Kind) -> Result<ArrayRef, Problem> {
         let given = self.asked.request.get(name).ok_or_else(|| {
-            let detail = format!("view `{view}` computes with `{name}` ({kind}) of the request: give a value for each entity");
+            let detail =
+                format!("view `{view}` computes with `{name}` ({kind}) of the request: give a value for each entity");
             Problem::unprocessable(detail).at(format!("/request/{name}"))
         })?;
         values::from_json(kind, given.iter()).map_err(|wrong| wrong_value("request", name, &wrong))

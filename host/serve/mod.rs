@@ -16,6 +16,7 @@ mod problem;
 mod router;
 pub mod values;
 
+pub use definitions::{DIRECTORY_TYPE, Directory};
 pub use problem::Problem;
 pub use router::router;
 

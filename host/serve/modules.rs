@@ -24,9 +24,8 @@ pub async fn post_module(
     app.writable()?;
     let name = options.take("name");
     options.finish(&["name"])?;
-    let name = name.ok_or_else(|| {
-        Problem::unprocessable("name the module: POST …/modules?name=ecommerce").at("?name")
-    })?;
+    let name =
+        name.ok_or_else(|| Problem::unprocessable("name the module: POST …/modules?name=ecommerce").at("?name"))?;
     crate::define::check_name(&name).map_err(|wrong| Problem::unprocessable(wrong).at("?name"))?;
     let media_type = media_type(&headers);
     if media_type != WASM && media_type != "application/octet-stream" {

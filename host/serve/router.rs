@@ -14,8 +14,7 @@ use serde_json::json;
 const PROJECT: &str = "/v1/projects/{project}";
 
 /// Parts of the interface that later versions bring: they answer so, not as if they were misspelt.
-const LATER: [&str; 8] =
-    ["rollback", "jobs", "explain", "files", "pause", "resume", "feast", "tokens"];
+const LATER: [&str; 8] = ["rollback", "jobs", "explain", "files", "pause", "resume", "feast", "tokens"];
 
 /// All of the interface.
 pub fn router(app: App) -> Router {
@@ -107,7 +106,8 @@ fn is_loopback(host: &str) -> bool {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),
     };
-    name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 async fn healthz() -> Result<Response, Problem> {
@@ -120,9 +120,8 @@ async fn readyz(State(app): State<App>) -> Result<Response, Problem> {
 }
 
 async fn metrics(State(app): State<App>) -> Result<Response, Problem> {
-    let text = app.blocking(|app| {
-        app.metrics().text(app.platform()).map_err(|error| Problem::internal(error.to_string()))
-    });
+    let text =
+        app.blocking(|app| app.metrics().text(app.platform()).map_err(|error| Problem::internal(error.to_string())));
     let media_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, media_type)], text.await?).into_response())
 }
@@ -154,7 +153,8 @@ mod tests {
     #[test]
     fn every_route_is_described_and_every_description_has_a_route() {
         let document = openapi::document();
-        let described: Vec<&String> = document["paths"].as_object().into_iter().flat_map(|paths| paths.keys()).collect();
+        let described: Vec<&String> =
+            document["paths"].as_object().into_iter().flat_map(|paths| paths.keys()).collect();
         let mut served: Vec<String> = routes().into_iter().map(|(path, _)| path).collect();
         served.retain(|path| !path.ends_with("/pause") && !path.ends_with("/resume"));
         served.sort();

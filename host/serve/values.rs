@@ -235,7 +235,11 @@ mod tests {
             (Kind::Utf8, json!(5), "5 is no utf8: write text"),
             (Kind::Int64, json!(3.0), "3.0 is no int64"),
             (Kind::Int64, json!("x"), "\"x\" is no int64"),
-            (Kind::Timestamp, json!("2026"), "\"2026\" is no timestamp: write RFC 3339 with an offset, 2026-01-02T10:00:00Z"),
+            (
+                Kind::Timestamp,
+                json!("2026"),
+                "\"2026\" is no timestamp: write RFC 3339 with an offset, 2026-01-02T10:00:00Z",
+            ),
             (Kind::Boolean, json!("true"), "\"true\" is no boolean"),
             (Kind::Int64List, json!([1, null]), "[1,null] is no list<int64>"),
         ];

@@ -195,7 +195,7 @@ fn push(shape: &Canonical, url: &str, rate: u64, clock: &dyn Clock, bar: &Progre
         body.push(b'\n');
         generated.rows += 1;
         generated.broken += u64::from(row.broken.is_some());
-        if generated.rows % piece == 0 || generated.rows == shape.rows {
+        if generated.rows.is_multiple_of(piece) || generated.rows == shape.rows {
             let sent = agent.post(url.as_str()).header("content-type", "application/x-ndjson").send(body.as_slice());
             sent.with_context(|| format!("cannot push to {url}"))?;
             body.clear();

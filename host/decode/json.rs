@@ -111,10 +111,9 @@ impl JsonDecoder {
         let mut rows = Vec::new();
         let mut refused = Vec::new();
         let mut bytes = 0;
-        let mut count = 0u32;
-        for record in records {
+        for (count, record) in (0u32..).zip(records) {
             bytes += record.len();
-            if bytes > BATCH_LIMIT_BYTES || count == u32::MAX {
+            if bytes > BATCH_LIMIT_BYTES || count == u32::MAX - 1 {
                 self.columns.iter_mut().for_each(|column| column.builder.truncate(0));
                 self.failures.clear();
                 return Err(DecodeError::TooLarge { records: count as usize + 1, bytes, limit: BATCH_LIMIT_BYTES });
@@ -129,7 +128,6 @@ impl JsonDecoder {
                     refused.push(Refused { record: count, message });
                 }
             }
-            count += 1;
         }
         let arrays = self.columns.iter_mut().map(|column| column.builder.finish()).collect::<Result<Vec<_>, _>>()?;
         let options = arrow::record_batch::RecordBatchOptions::new().with_row_count(Some(rows.len()));

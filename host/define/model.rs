@@ -194,6 +194,16 @@ pub enum OnDemandInput {
     },
 }
 
+impl OnDemandInput {
+    /// The input as the transform sees it.
+    pub fn field(&self) -> Field {
+        match self {
+            OnDemandInput::Request { field } => field.clone(),
+            OnDemandInput::Feature { output, kind, .. } => Field::new(output, *kind),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FeatureService {
     pub name: String,

@@ -16,8 +16,10 @@ mod tape;
 
 mod adapter;
 mod call;
+mod claims;
 mod engine;
 mod error;
+mod generate;
 mod module;
 mod pool;
 mod resolve;
@@ -25,6 +27,7 @@ mod wire;
 
 pub use call::{FoldCall, Folded, Mapped, Udf, op};
 pub use cell::{DamagedCell, persist, persisted_tiles, restore};
+pub use claims::{check_claims, check_module};
 pub use engine::{Engine, Limits};
 pub use error::{CallFailure, ClaimRefused, FoldError, ModuleRefused, PrepareError};
 pub use kind::{Field, Kind};

@@ -10,7 +10,9 @@ use crate::wire::message;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use wasmparser::{Encoding, ExternalKind, FuncType, Parser, Payload, TypeRef, Validator, WasmFeatures};
+use wasmparser::{
+    ComponentTypeRef, Encoding, ExternalKind, FuncType, Parser, Payload, TypeRef, Validator, WasmFeatures,
+};
 use wasmtime::component::{Component, Linker};
 use wit_component::{ComponentEncoder, StringEncoding};
 use wit_parser::{Resolve, WorldId};
@@ -19,6 +21,7 @@ use wit_parser::{Resolve, WorldId};
 pub const CONTRACT: &str = include_str!("../../sdk/wit/udf.wit");
 
 /// Typed calls of the contract. Parameters borrow, so that a column's bytes go from Arrow into the guest in one copy.
+#[expect(clippy::too_many_arguments, reason = "generated: `fold` has the contract's parameters, flat")]
 pub(crate) mod contract {
     wasmtime::component::bindgen!({
         path: "../../sdk/wit/udf.wit",
@@ -179,8 +182,8 @@ pub(crate) fn check_prepared(info: &UdfInfo, answer: &contract::Prepared) -> Res
             }
         }
     }
-    if answer.outputs.is_empty() {
-        return Err(format!("udf `{}` has no output: every udf has one or more", info.name));
+    if answer.outputs.is_empty() && info.role == Role::Aggregate {
+        return Err(format!("udf `{}` has no output: every aggregate has one or more", info.name));
     }
     let mut names = BTreeSet::new();
     for output in &answer.outputs {
@@ -369,8 +372,11 @@ fn check_component(bytes: &[u8]) -> Result<(), ModuleRefused> {
         match payload {
             Payload::ComponentImportSection(imports) => {
                 for import in imports {
-                    let name = import.map_err(broken)?.name.name;
-                    if !name.starts_with("onefold:udf/types@") {
+                    let import = import.map_err(broken)?;
+                    let name = import.name.name;
+                    // Types come in by name, as our own interface or one by one: nothing runs behind them.
+                    let is_type = matches!(import.ty, ComponentTypeRef::Type(_));
+                    if !is_type && !name.starts_with("onefold:udf/types@") {
                         return Err(ModuleRefused::new(
                             format!("the component imports `{}`", message(name, 128)),
                             "a component imports nothing",

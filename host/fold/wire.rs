@@ -87,7 +87,7 @@ fn bits(buffer: &BooleanBuffer) -> Cow<'_, [u8]> {
     let bytes = buffer.len().div_ceil(8);
     let spare = buffer.len() % 8;
     let mask = if spare == 0 { u8::MAX } else { (1 << spare) - 1 };
-    if buffer.offset() % 8 == 0 {
+    if buffer.offset().is_multiple_of(8) {
         let start = buffer.offset() / 8;
         let aligned = &buffer.values()[start..start + bytes];
         if aligned.last().is_none_or(|last| last & !mask == 0) {
@@ -471,4 +471,99 @@ pub(crate) fn message(text: &str, limit: usize) -> String {
     }
     let end = (0..=limit).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     format!("{}…", &text[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn bytes() -> impl Strategy<Value = Vec<u8>> {
+        // Small words make offsets that are nearly right; anything at all finds the rest.
+        let small = prop::collection::vec((0u32..6).prop_map(u32::to_le_bytes), 0..6).prop_map(|words| words.concat());
+        prop_oneof![Just(vec![]), small, prop::collection::vec(any::<u8>(), 0..40)]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        /// Whatever a guest returns is a column or an error, never a panic; and a column reads back as itself.
+        #[test]
+        fn any_bytes_decode_or_are_refused(
+            kind in prop::sample::select(&Kind::ALL[..]),
+            (validity, lists, offsets, data) in (bytes(), bytes(), bytes(), bytes()),
+            rows in 0usize..6,
+        ) {
+            let field = Field::new("a", kind);
+            let column = ColumnResult { validity, lists, offsets, data };
+            if let Ok(array) = decode(&field, column, rows, 16) {
+                prop_assert_eq!(array.len(), rows);
+                prop_assert!(array.to_data().validate_full().is_ok());
+                let wire = encode(&field, &array, rows).map_err(TestCaseError::fail)?;
+                let again = ColumnResult {
+                    validity: wire.validity.to_vec(),
+                    lists: wire.lists.to_vec(),
+                    offsets: wire.offsets.to_vec(),
+                    data: wire.data.to_vec(),
+                };
+                let again = decode(&field, again, rows, 16);
+                prop_assert_eq!(again.map(|array| array.to_data()), Ok(array.to_data()));
+            }
+        }
+
+        #[test]
+        fn any_offsets_are_spans_or_are_refused(offsets in bytes(), data in bytes(), items in 0usize..6) {
+            if let Ok(found) = spans(&offsets, items, data.len(), "spans") {
+                prop_assert_eq!(found.len(), items + 1);
+            }
+            let _ = texts(&Texts { offsets, data }, items, 3, "texts");
+        }
+    }
+
+    /// A slice's bits and offsets begin anywhere, and a null may hide a value: neither may reach a guest.
+    #[test]
+    fn slices_cross_as_if_they_had_been_built_alone() {
+        let mut list = arrow::array::ListBuilder::new(arrow::array::StringBuilder::new());
+        for row in 0..40 {
+            (0..row % 4).for_each(|item| list.values().append_value("x".repeat(item)));
+            list.append(true);
+        }
+        let texts: StringArray = (0..40).map(|row| Some("y".repeat(row % 5))).collect();
+        let bools: BooleanArray = (0..40).map(|row| Some(row % 2 == 0)).collect();
+        let hidden = NullBuffer::from((0..40).map(|row| row % 3 != 0).collect::<Vec<_>>());
+        let all: [(Kind, ArrayRef); 3] = [
+            (Kind::Utf8List, Arc::new(list.finish())),
+            (Kind::Utf8, Arc::new(texts)),
+            (Kind::Boolean, Arc::new(bools)),
+        ];
+        for (kind, array) in all {
+            let field = Field::new("a", kind);
+            let data = array.to_data().into_builder().nulls(Some(hidden.clone())).build().expect("nulls fit");
+            let array = arrow::array::make_array(data);
+            for (start, rows) in [(0, 40), (1, 39), (8, 16), (5, 1), (39, 1), (7, 0)] {
+                let slice = array.slice(start, rows);
+                let indices = UInt32Array::from_iter_values((start..start + rows).map(|row| row as u32));
+                let alone = take(&array, &indices, None).expect("takes");
+                let (slice, alone) = (encode(&field, &slice, rows), encode(&field, &alone, rows));
+                let (slice, alone) = (slice.expect("encodes"), alone.expect("encodes"));
+                for (a, b) in [
+                    (&slice.validity, &alone.validity),
+                    (&slice.lists, &alone.lists),
+                    (&slice.offsets, &alone.offsets),
+                    (&slice.data, &alone.data),
+                ] {
+                    assert_eq!(a, b, "{kind} {start}..+{rows}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_nan_is_one_nan() {
+        let data = [f64::NAN.to_bits() | 1, (-f64::NAN).to_bits(), (-0.0f64).to_bits()].map(u64::to_le_bytes).concat();
+        let column = ColumnResult { validity: vec![], lists: vec![], offsets: vec![], data };
+        let array = decode(&Field::new("a", Kind::Float64), column, 3, 16).expect("decodes");
+        let bits: Vec<u64> = array.as_primitive::<Float64Type>().values().iter().map(|value| value.to_bits()).collect();
+        assert_eq!(bits, [f64::NAN.to_bits(), f64::NAN.to_bits(), (-0.0f64).to_bits()]);
+    }
 }

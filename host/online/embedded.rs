@@ -48,14 +48,25 @@ impl Default for EmbeddedStore {
 }
 
 impl EmbeddedStore {
-    /// Makes room for the layout's tables and features; what is no longer in it is let go.
-    pub fn prepare(&self, layout: &Layout) {
+    /// Lets go of what is not in the layout.
+    pub fn retire(&self, layout: &Layout) {
         for group in 0..GROUPS {
             let mut tables = self.write_lock(group);
             tables.retain(|id, _| layout.tables.iter().any(|table| table.id == *id));
             for table in &layout.tables {
+                if let Some(standing) = tables.get_mut(&table.id) {
+                    standing.features.retain(|id, _| table.features.iter().any(|feature| feature.fingerprint == *id));
+                }
+            }
+        }
+    }
+
+    /// Makes room for the layout's tables and features, beside those that are there.
+    pub fn prepare(&self, layout: &Layout) {
+        for group in 0..GROUPS {
+            let mut tables = self.write_lock(group);
+            for table in &layout.tables {
                 let standing = tables.entry(table.id).or_insert_with(|| Table { clock_us: i64::MIN, ..Table::default() });
-                standing.features.retain(|id, _| table.features.iter().any(|feature| feature.fingerprint == *id));
                 for feature in &table.features {
                     let column = |kind| Column { kind, valid: Vec::new(), fixed: Vec::new(), slices: Vec::new() };
                     let columns = || feature.outputs.iter().map(|field| column(field.kind)).collect();

@@ -4,7 +4,7 @@
 //! then 8 bytes (4 for float32), little-endian, or for text a 4-byte length and the bytes.
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryBuilder, Float32Builder, Float64Builder, Int64Builder, ListArray, ListBuilder,
+    ArrayRef, AsArray, BinaryBuilder, Float32Builder, Float64Builder, Int64Builder, ListArray, ListBuilder,
     StringBuilder,
 };
 use arrow::datatypes::{Float32Type, Float64Type, Int64Type};

@@ -109,13 +109,16 @@ pub fn commit(
     if !breaks.is_empty() && !proposal.allow_breaking {
         return Err(RegistryError::Breaks(breaks.into_iter().map(str::to_owned).collect()));
     }
-    for Staged { version, bytes } in &proposal.uploads {
-        upload(registry, cache, version, bytes)?;
-    }
+    upload_modules(registry, cache, proposal)?;
     match proposal.plan.changes.is_empty() && proposal.base > 0 {
         true => registry.revision(proposal.base),
         false => registry.create_revision(proposal.base, &proposal.project, now_us),
     }
+}
+
+/// Registers the modules that the proposal brings along. Harmless by itself: nothing uses them before the revision.
+pub fn upload_modules(registry: &Registry, cache: &ModuleCache, proposal: &Proposal) -> Result<(), RegistryError> {
+    proposal.uploads.iter().try_for_each(|Staged { version, bytes }| upload(registry, cache, version, bytes))
 }
 
 fn upload(

@@ -1,7 +1,7 @@
 //! Rows on their way to the fold: decoded columns, the columns that steps add, and what could not be had for a row.
 
 use super::layout::{Layout, MadeOf, Step};
-use arrow::array::{Array, ArrayRef, AsArray, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, TimestampMicrosecondArray, UInt32Array};
 use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::datatypes::TimestampMicrosecondType;
 use onefold_fold::{CallFailure, FilterError, Udf, mask};
@@ -142,6 +142,16 @@ impl RowBatch {
         }
     }
 
+    /// The columns of a UDF's call: its inputs, and the event time behind them where it asks for it.
+    pub fn inputs_of(&self, columns: &[usize], needs_event_time: bool) -> Vec<ArrayRef> {
+        let mut inputs: Vec<ArrayRef> = columns.iter().map(|column| self.columns[*column].clone()).collect();
+        if needs_event_time {
+            let times = TimestampMicrosecondArray::from(self.event_time_us.clone()).with_timezone("UTC");
+            inputs.push(Arc::new(times));
+        }
+        inputs
+    }
+
     /// Which rows take part in something that uses these columns and has this `where`: `None` = all of them.
     pub fn taking_part(
         &self,
@@ -177,7 +187,7 @@ impl RowBatch {
 
 /// Runs a one-to-one transform. A row in which an input failed, or which the transform refuses, fails its outputs.
 fn add_columns(batch: &mut RowBatch, step: &Step, udf: &Udf) -> Result<(), RowsError> {
-    let inputs: Vec<ArrayRef> = step.inputs.iter().map(|column| batch.columns[*column].clone()).collect();
+    let inputs = batch.inputs_of(&step.inputs, udf.needs_event_time());
     let mut failed: BTreeMap<u32, (Stage, String)> = batch
         .failed_rows(&step.inputs)
         .map(|failure| (failure.row, (failure.stage, failure.message.clone())))
@@ -236,7 +246,7 @@ fn make_rows(
             refused.push(refuse(failure.row, failure.stage, failure.message.clone()));
         }
     }
-    let inputs: Vec<ArrayRef> = step.inputs.iter().map(|column| parent.columns[*column].clone()).collect();
+    let inputs = parent.inputs_of(&step.inputs, udf.needs_event_time());
     let mapped = transform(udf, step, parent.rows, &inputs)?;
     for (row, message) in mapped.failed {
         if !excluded[row as usize] {

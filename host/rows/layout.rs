@@ -139,6 +139,24 @@ impl Layout {
         Ok(layout)
     }
 
+    /// For each table, the views that read it.
+    pub fn table_names(&self) -> Vec<String> {
+        let name = |table: usize| {
+            let reads = |view: &&ViewLayout| view.columns.iter().any(|column| column.table == table);
+            self.views.values().filter(reads).map(|view| view.name.as_str()).collect::<Vec<_>>().join("+")
+        };
+        (0..self.tables.len()).map(name).collect()
+    }
+
+    /// Whether the rows of `space` are those of `other`, or made of them.
+    pub fn hangs_on(&self, space: usize, other: usize) -> bool {
+        space == other
+            || match &self.spaces[space].made_of {
+                MadeOf::Source => false,
+                MadeOf::Transform { space: parent, .. } => self.hangs_on(*parent, other),
+            }
+    }
+
     fn add_view(
         &mut self,
         source: &Source,

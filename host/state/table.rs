@@ -55,6 +55,25 @@ impl EntityTable {
         }
     }
 
+    /// Keeps some columns and adds empty ones: for each new column, where it was and what its window is.
+    pub fn reshape(&mut self, columns: &[(Option<usize>, Window)]) {
+        let places = self.hashes.len();
+        let mut old: Vec<Option<CellColumn>> = std::mem::take(&mut self.columns).into_iter().map(Some).collect();
+        for (from, window) in columns {
+            let kept = from.and_then(|from| old.get_mut(from)).and_then(Option::take);
+            self.columns.push(kept.unwrap_or_else(|| CellColumn {
+                window: *window,
+                heads: vec![Slice::default(); places],
+                tails: vec![Slice::default(); places],
+            }));
+        }
+        for mut column in old.into_iter().flatten() {
+            for slice in column.heads.iter_mut().chain(&mut column.tails) {
+                self.arena.remove(slice);
+            }
+        }
+    }
+
     /// How many entities it holds.
     pub fn len(&self) -> usize {
         self.index.len()

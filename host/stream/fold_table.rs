@@ -7,10 +7,9 @@ use crate::online::{FeatureWrite, NewValue, OnlineBatch, OnlineEntity, OnlineErr
 use crate::route::{Keys, group_of};
 use crate::rows::{RowBatch, RowsError, TableLayout};
 use crate::state::{EntityNumber, EntityTable};
-use arrow::array::{ArrayRef, TimestampMicrosecondArray};
+use arrow::array::ArrayRef;
 use arrow::buffer::BooleanBuffer;
 use onefold_fold::{Cells, Change, FailedRow, FoldJob, JobError, Planner, Probe, Results, Window};
-use std::sync::Arc;
 
 /// The tables of one kind in the groups that a thread owns, by group; groups of others are `None`.
 pub type GroupTables<'a> = Vec<Option<&'a mut EntityTable>>;
@@ -104,15 +103,15 @@ impl Touched {
         }
     }
 
-    /// Entities whose values change by time alone.
-    pub fn of_due(&mut self, group: u32, table: &EntityTable, due: &[EntityNumber], clock_us: i64) {
+    /// Entities without rows: their values change by time alone, or (`all_features`) all are to be written.
+    pub fn of_due(&mut self, group: u32, table: &EntityTable, due: &[EntityNumber], clock_us: i64, all_features: bool) {
         self.clear();
         self.starts.push(0);
         for number in due {
             self.groups.push(group);
             self.numbers.push(*number);
             self.hashes.push(crate::route::hash(table.key(*number)));
-            self.is_new.push(false);
+            self.is_new.push(all_features);
             self.starts.push(0);
             self.as_of_us.push(clock_us.max(table.newest_us(*number)));
             self.next_change_us.push(i64::MAX);
@@ -181,11 +180,7 @@ pub fn fold_touched(
         let spec = &layout.features[*feature];
         let used = spec.used_columns();
         let taking_part = batch.taking_part(&used, &spec.filter)?;
-        let mut columns: Vec<ArrayRef> = spec.inputs.iter().map(|column| batch.columns[*column].clone()).collect();
-        if spec.needs_event_time {
-            let times = TimestampMicrosecondArray::from(batch.event_time_us.clone()).with_timezone("UTC");
-            columns.push(Arc::new(times));
-        }
+        let columns = batch.inputs_of(&spec.inputs, spec.needs_event_time);
         let mut active = Vec::with_capacity(touched.len());
         for entity in 0..touched.len() {
             let windowed = !matches!(spec.window, Window::Unbounded);

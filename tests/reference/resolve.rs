@@ -28,7 +28,7 @@ pub fn project(documents: &[Json]) -> Project {
         on_demand_feature_views: BTreeMap::new(),
         feature_services: BTreeMap::new(),
         modules: ["std", "ecommerce"]
-            .map(|name| (name.to_owned(), ModuleVersion { name: name.to_owned(), version: 1, digest: Digest([0; 32]) }))
+            .map(|name| ModuleVersion { name: name.to_owned(), version: 1, digest: Digest([0; 32]) })
             .into(),
     };
     for document in of_kind("feature_view") {
@@ -158,7 +158,8 @@ fn transforms(list: &Json, kinds: &mut BTreeMap<String, Kind>) -> Vec<Transform>
         let outputs: Vec<Field> = names.zip(made).map(|(name, kind)| Field::new(name, kind)).collect();
         kinds.extend(outputs.iter().map(|output| (output.name.clone(), output.kind)));
         let one_to_one = udf.udf != "filter";
-        Transform { udf, inputs: inputs.into_iter().map(|input| input.name).collect(), outputs, one_to_one }
+        let inputs = inputs.into_iter().map(|input| input.name).collect();
+        Transform { udf, inputs, outputs, one_to_one, needs_event_time: false }
     };
     list.iter().map(resolve).collect()
 }

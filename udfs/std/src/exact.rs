@@ -35,12 +35,12 @@ impl<const N: usize> Exact<N> {
         if self.all.is_none() {
             // One limb of room below the first value, the rest above it.
             let base = *self.base.get_or_insert(limb.saturating_sub(1) as u16) as usize;
-            if limb >= base && limb + P <= base + N {
-                let before = self.window;
-                if add_at(&mut self.window, &parts, limb - base, negative) {
-                    return;
-                }
-                self.window = before;
+            if limb >= base
+                && limb + P <= base + N
+                && let Some(sum) = plus(&self.window, &parts, limb - base, negative)
+            {
+                self.window = sum;
+                return;
             }
         }
         self.add_to_all(&parts, limb, negative);
@@ -103,6 +103,32 @@ fn look_at<R>(limbs: &mut [u64], base: usize, look: impl FnOnce(&[u64], usize, b
     let low = limbs.iter().take_while(|limb| **limb == 0).count();
     let high = limbs.iter().rposition(|limb| *limb != 0).map_or(low, |at| at + 1);
     look(limbs.get(low..high).unwrap_or_default(), base + low, negative)
+}
+
+/// The window with `parts` added or taken off at a limb, which is the hot path: no branch but the last. None on overflow.
+#[inline]
+fn plus<const N: usize, const P: usize>(
+    window: &[u64; N],
+    parts: &[u64; P],
+    at: usize,
+    negative: bool,
+) -> Option<[u64; N]> {
+    // Selected with masks: writing the parts at a place that varies and reading the whole back stalls.
+    let addend: [u64; N] = std::array::from_fn(|index| {
+        let select = |(offset, part): (usize, &u64)| part & u64::from(index == at + offset).wrapping_neg();
+        parts.iter().enumerate().map(select).fold(0, std::ops::BitOr::bitor)
+    });
+    let mask = if negative { u64::MAX } else { 0 };
+    let mut sum = [0; N];
+    let mut carry = negative;
+    for ((to, left), right) in sum.iter_mut().zip(window).zip(addend) {
+        let (value, first) = left.overflowing_add(right ^ mask);
+        let (value, second) = value.overflowing_add(u64::from(carry));
+        *to = value;
+        carry = first | second;
+    }
+    let (before, added, after) = (window[N - 1], addend[N - 1] ^ mask, sum[N - 1]);
+    (((before ^ after) & (added ^ after)) >> 63 == 0).then_some(sum)
 }
 
 /// Adds or subtracts at a limb and carries on to the top; false if the number no longer fits (it is then spoilt).
@@ -222,9 +248,12 @@ fn bits_from(limbs: &[u64], bit: usize) -> u64 {
 pub fn round(limbs: &[u64], unit: i64, negative: bool) -> f64 {
     const LOWEST: i64 = -1074;
     let length = bit_length(limbs) as i64;
+    if length == 0 {
+        return 0.0;
+    }
     let last_bit = (length - 53 + unit).max(LOWEST);
     let shift = last_bit - unit;
-    let mantissa = if length == 0 || shift > length {
+    let mantissa = if shift > length {
         0
     } else if shift <= 0 {
         limbs.first().copied().unwrap_or(0) << -shift
@@ -388,11 +417,17 @@ impl Moments {
         if self.specials.is_some() {
             return f64::NAN;
         }
-        let whole = |limbs: &[u64], limb: usize, _: bool| [vec![0; limb].as_slice(), limbs].concat();
-        let squares = multiply(&self.squares.with_magnitude(whole), &[count]);
-        let sum = self.sum.with_magnitude(whole);
-        let difference = subtract(squares, &multiply(&sum, &sum));
-        round(&difference, unit * 2, false)
+        let (squares, at) = self.squares.with_magnitude(|limbs, limb, _| (multiply(limbs, &[count]), limb));
+        if squares.is_empty() {
+            return 0.0;
+        }
+        let (square, from) = self.sum.with_magnitude(|limbs, limb, _| (multiply(limbs, limbs), limb * 2));
+        // A sum of zero has no limb that it starts at.
+        let from = if square.is_empty() { at } else { from };
+        let base = at.min(from);
+        let shifted = |limbs: Vec<u64>, zeros: usize| [vec![0; zeros], limbs].concat();
+        let difference = subtract(shifted(squares, at - base), &shifted(square, from - base));
+        round(&difference, unit * 2 + base as i64 * 64, false)
     }
 }
 
@@ -414,6 +449,9 @@ impl State for Moments {
 }
 
 fn multiply(left: &[u64], right: &[u64]) -> Vec<u64> {
+    if left.is_empty() {
+        return Vec::new();
+    }
     let mut product = vec![0u64; left.len() + right.len()];
     for (at, l) in left.iter().enumerate() {
         let mut carry = 0u128;

@@ -1,4 +1,4 @@
-//! filter: the rows whose first input passes a comparison, with all inputs as they were. The operators are those of `where`.
+//! filter: the rows whose input passes a comparison, as they were: it adds no column. The operators are those of `where`.
 
 use crate::convert;
 use onefold_udf::column::{Column, all};
@@ -13,9 +13,9 @@ pub enum Filter {}
 /// The parameters of `std.filter`.
 #[params]
 pub struct Comparison {
-    /// How the first input is compared with `value`.
+    /// How the input is compared with `value`.
     op: Operator,
-    /// A constant of the first input's kind; a list of them for `in` and `not_in`; none for `is_null` and `not_null`.
+    /// A constant of the input's kind; a list of them for `in` and `not_in`; none for `is_null` and `not_null`.
     /// Timestamps are RFC 3339 text, binary is base64 text, floats may be "NaN", "Infinity", "-Infinity".
     #[serde(default)]
     value: Option<serde_json::Value>,
@@ -40,19 +40,17 @@ pub enum Operator {
 
 impl Udf for Filter {
     fn info() -> Info {
-        let doc =
-            "Passes the rows whose first input compares with `value` as `op` says; all inputs go through as they are";
+        let doc = "Passes the rows whose input compares with `value` as `op` says, and adds no column";
         Info { name: "filter", role: Role::Transform, doc, params: params::schema::<Comparison>() }
     }
 
     fn prepare(text: &str, inputs: &[Field]) -> Result<Prepared, String> {
         let Comparison { op, value } = params::parse("filter", text)?;
-        let Some(Field { name, kind }) = inputs.first() else {
-            return Err("0 inputs: filter compares the first; name columns in `inputs`".to_owned());
+        let [Field { name, kind }] = inputs else {
+            return Err(format!("{} inputs: filter compares one column; name it in `inputs`", inputs.len()));
         };
         let constants = constants(op, value.as_ref(), name, *kind)?;
-        let kinds = inputs.iter().map(|input| input.kind).collect();
-        Ok(Prepared::map(FilterMap { kinds, op, constants }, inputs.to_vec()))
+        Ok(Prepared::map(FilterMap { kinds: vec![*kind], op, constants }, Vec::new()))
     }
 }
 
@@ -121,9 +119,6 @@ impl Map for FilterMap {
         let columns = all(&self.kinds, columns, rows)?;
         let Some(compared) = columns.first() else { return Ok(()) };
         for row in (0..rows).filter(|row| self.passes(&compared.value(*row))) {
-            for (column, builder) in columns.iter().zip(&mut out.builders) {
-                builder.push(&column.value(row))?;
-            }
             out.made_of(row);
         }
         Ok(())

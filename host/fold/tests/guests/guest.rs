@@ -94,6 +94,9 @@ const UDFS: &[Known] = &[
     an_aggregate("last_ordered", INT64, &["mergeable", "ordered"]),
     an_aggregate("naive_float_sum", FLOAT64, MERGEABLE),
     an_aggregate("mean_of_means", FLOAT64, MERGEABLE),
+    an_aggregate("merges_by_mean", INT64, MERGEABLE),
+    an_aggregate("forgets_in_encoding", INT64, MERGEABLE),
+    an_aggregate("emit_changes_state", INT64, MERGEABLE),
     an_aggregate("last_untimed", INT64, MERGEABLE),
     an_aggregate("errs_when_full", INT64, MERGEABLE),
     an_aggregate("errs_on_negative", INT64, MERGEABLE),
@@ -251,6 +254,7 @@ fn merge(udf: &str, state: &mut State, later: &State) {
             state[1] += later[1];
         }
         "last_untimed" | "last_ordered" => state.clone_from(later),
+        "merges_by_mean" => state[0] = state[0].midpoint(later[0]),
         "last_timed" => {
             if (state[1], state[0]) <= (later[1], later[0]) {
                 state.clone_from(later);
@@ -332,6 +336,10 @@ pub unsafe extern "C" fn fold(
             _ => emitted.push(match udf {
                 "counts_calls" => Some(CALLS.load(Ordering::Relaxed)),
                 "large_state" => Some(states[slot].len() as i64),
+                "emit_changes_state" => {
+                    *word(&mut states[slot], 0, 0) += 1;
+                    states[slot].first().copied()
+                }
                 _ => states[slot].first().copied(),
             }),
         }
@@ -353,6 +361,7 @@ pub unsafe extern "C" fn fold(
     let mut state_ends = vec![0u32];
     let mut state_bytes = Vec::new();
     for state in states.iter().take(keep as usize) {
+        let state = if udf == "forgets_in_encoding" { &State::new() } else { state };
         state_bytes.extend(state.iter().flat_map(|word| word.to_le_bytes()));
         state_ends.push(state_bytes.len() as u32);
     }

@@ -67,7 +67,7 @@ fn slices_and_nulls_cross_as_they_are() {
     let all: ArrayRef = Arc::new(Int64Array::from_iter((0..100).map(|n| (n % 3 != 0).then_some(n))));
     for (start, length) in [(0, 100), (3, 1), (5, 80), (8, 16), (99, 1), (50, 0)] {
         let slice = all.slice(start, length);
-        let mapped = udf("identity").transform(length, &[slice.clone()]).expect("the call runs");
+        let mapped = udf("identity").transform(length, std::slice::from_ref(&slice)).expect("the call runs");
         assert_eq!(mapped.parents.len(), length);
         assert_eq!(&mapped.outputs[0], &slice, "rows {start}..+{length}");
     }

@@ -275,7 +275,7 @@ fn with_lifetime(of: &Type) -> Type {
 fn name_lifetimes(of: &mut Type) {
     match of {
         Type::Reference(reference) => {
-            if !reference.lifetime.as_ref().is_some_and(|lifetime| lifetime.ident == "static") {
+            if reference.lifetime.as_ref().is_none_or(|lifetime| lifetime.ident != "static") {
                 reference.lifetime = Some(syn::Lifetime::new("'a", reference.and_token.span));
             }
             name_lifetimes(&mut reference.elem);

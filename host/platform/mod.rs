@@ -1,0 +1,134 @@
+//! Everything of one process over one data directory: its projects, each with its registry, logs, stream and values.
+
+mod error;
+mod project;
+mod recover;
+
+pub use error::PlatformError;
+pub use project::{Live, ProjectHost, ProjectStatus, Pushed};
+pub use recover::{Recovery, layout_over, stored_tables};
+
+use crate::clock::Clock;
+use crate::define::Definitions;
+use crate::registry::{ApplyOptions, ModuleCache, Proposal, Put, Registry, Revision, plan_apply};
+use crate::std_module::STD_WASM;
+use crate::storage::Storage;
+use onefold_fold::{Engine, Limits};
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// How a platform runs.
+#[derive(Clone, Debug)]
+pub struct PlatformSettings {
+    /// Folding threads a project.
+    pub threads: usize,
+    pub checkpoint_every_us: i64,
+    /// How long nothing must come before time alone moves a source's clock.
+    pub idle_us: i64,
+    /// State above this makes pushes answer "unavailable".
+    pub memory_bytes: usize,
+}
+
+impl Default for PlatformSettings {
+    fn default() -> PlatformSettings {
+        PlatformSettings { threads: 2, checkpoint_every_us: 5_000_000, idle_us: 60_000_000, memory_bytes: 4 << 30 }
+    }
+}
+
+/// All projects of a data directory, running.
+pub struct Platform {
+    settings: PlatformSettings,
+    storage: Arc<dyn Storage>,
+    clock: Arc<dyn Clock>,
+    modules: Arc<ModuleCache>,
+    projects: RwLock<BTreeMap<String, Arc<ProjectHost>>>,
+}
+
+impl Platform {
+    /// Brings up every project of the storage: its state from the newest checkpoint, its rows up to the log's end.
+    pub fn open(
+        settings: PlatformSettings,
+        storage: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Platform>, PlatformError> {
+        let engine = Engine::new(Limits::default()).map_err(|error| PlatformError::Engine(error.to_string()))?;
+        let platform = Arc::new(Platform {
+            settings,
+            storage: storage.clone(),
+            clock,
+            modules: Arc::new(ModuleCache::new(engine)),
+            projects: RwLock::default(),
+        });
+        for project in Registry::projects(storage.as_ref())? {
+            platform.host(&project)?.start()?;
+        }
+        Ok(platform)
+    }
+
+    pub fn projects(&self) -> Vec<String> {
+        self.projects.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
+    /// A project that has been applied or pushed to; none before that.
+    pub fn project(&self, name: &str) -> Option<Arc<ProjectHost>> {
+        self.projects.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    pub fn registry(&self, project: &str) -> Result<Registry, PlatformError> {
+        Ok(Registry::of(self.storage.clone(), project)?)
+    }
+
+    /// Compiled modules, shared by all projects.
+    pub fn modules(&self) -> &ModuleCache {
+        &self.modules
+    }
+
+    pub fn clock(&self) -> &dyn Clock {
+        self.clock.as_ref()
+    }
+
+    /// What these definitions would change. Nothing is written.
+    pub fn plan(
+        &self,
+        project: &str,
+        definitions: &Definitions,
+        options: &ApplyOptions,
+    ) -> Result<Proposal, PlatformError> {
+        Ok(plan_apply(&self.registry(project)?, &self.modules, STD_WASM, definitions, options)?)
+    }
+
+    /// Makes a proposal live: folds what is new from the log's beginning, commits the revision, serves it.
+    pub fn apply(&self, project: &str, proposal: &Proposal) -> Result<Revision, PlatformError> {
+        self.host(project)?.apply(proposal)
+    }
+
+    pub fn push_module(&self, project: &str, name: &str, bytes: &[u8]) -> Result<Put, PlatformError> {
+        let module = self.modules.load(name, bytes)?;
+        onefold_fold::check_module(&module)
+            .map_err(|refused| PlatformError::Invalid(format!("module `{name}` is refused: {refused}")))?;
+        Ok(self.registry(project)?.put_module(name, bytes, &module)?)
+    }
+
+    /// Stores a last checkpoint of every project and stops.
+    pub fn close(&self) -> Result<(), PlatformError> {
+        let projects = std::mem::take(&mut *self.projects.write().unwrap_or_else(PoisonError::into_inner));
+        projects.values().try_for_each(|project| project.stop())
+    }
+
+    fn host(&self, name: &str) -> Result<Arc<ProjectHost>, PlatformError> {
+        let mut projects = self.projects.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(host) = projects.get(name) {
+            return Ok(host.clone());
+        }
+        let registry = Registry::of(self.storage.clone(), name)?;
+        let host = Arc::new(ProjectHost::new(
+            registry,
+            self.modules.clone(),
+            self.storage.clone(),
+            self.clock.clone(),
+            self.settings.clone(),
+        ));
+        projects.insert(name.to_owned(), host.clone());
+        Ok(host)
+    }
+}

@@ -1,0 +1,369 @@
+//! One project of a running platform: what is live, the logs that take its events, the stream that folds them.
+
+use super::{PlatformError, PlatformSettings, Recovery};
+use crate::clock::Clock;
+use crate::decode::JsonDecoder;
+use crate::define::{Project, UdfUse};
+use crate::online::{EmbeddedStore, OnlineStore};
+use crate::registry::{ModuleCache, Proposal, Registry, Revision, commit};
+use crate::source::{Append, IdempotencyKey, LogSettings, PushLog, Records};
+use crate::storage::Storage;
+use crate::stream::{Compiled, Letter, RouteError, Stream, StreamSettings, StreamStatus, load_letters};
+use arrow::array::AsArray;
+use arrow::datatypes::TimestampMicrosecondType;
+use bytes::Bytes;
+use onefold_fold::{Field, Udf};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+/// How many reasons a push's answer spells out.
+const ERRORS_SHOWN: usize = 20;
+/// How long `start` waits for rows that were in the log already; there may be hours of them.
+const CATCH_UP: Duration = Duration::from_secs(24 * 3600);
+
+/// What readers see: one revision with everything that belongs to it, swapped as a whole.
+pub struct Live {
+    pub revision: Revision,
+    pub compiled: Arc<Compiled>,
+    pub online: Arc<EmbeddedStore>,
+    /// (on-demand view, feature) -> its transform.
+    pub on_demand: BTreeMap<(String, String), Udf>,
+}
+
+/// A project and its threads.
+pub struct ProjectHost {
+    registry: Registry,
+    modules: Arc<ModuleCache>,
+    storage: Arc<dyn Storage>,
+    clock: Arc<dyn Clock>,
+    settings: PlatformSettings,
+    live: RwLock<Option<Arc<Live>>>,
+    logs: Mutex<BTreeMap<String, Arc<PushLog>>>,
+    stream: Mutex<Option<Stream>>,
+}
+
+/// The answer to a push: what is durable now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pushed {
+    pub accepted: u64,
+    /// Events that no feature will see: their text or event time cannot be decoded, or they come from the future.
+    pub dead_lettered: u64,
+    /// The position behind the last event.
+    pub position: u64,
+    /// The first events with something wrong, by line from 1; those with one bad column are accepted all the same.
+    pub errors: Vec<PushError>,
+    /// The same push had come before; this is its answer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repeated: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushError {
+    pub line: u64,
+    pub reason: String,
+}
+
+/// What `status` shows of a project.
+#[derive(Clone, Debug, Serialize)]
+pub struct ProjectStatus {
+    pub project: String,
+    pub revision: u64,
+    #[serde(flatten)]
+    pub stream: StreamStatus,
+}
+
+impl ProjectHost {
+    pub(super) fn new(
+        registry: Registry,
+        modules: Arc<ModuleCache>,
+        storage: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+        settings: PlatformSettings,
+    ) -> ProjectHost {
+        ProjectHost {
+            registry,
+            modules,
+            storage,
+            clock,
+            settings,
+            live: RwLock::default(),
+            logs: Mutex::default(),
+            stream: Mutex::default(),
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        self.registry.project()
+    }
+
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// What is served; `NotFound` before the first apply.
+    pub fn live(&self) -> Result<Arc<Live>, PlatformError> {
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner).clone();
+        live.ok_or_else(|| {
+            PlatformError::NotFound(format!("project `{}` has no definitions yet: apply some", self.name()))
+        })
+    }
+
+    /// Starts from the newest revision and checkpoint, if there is a revision.
+    pub(super) fn start(&self) -> Result<(), PlatformError> {
+        let mut stream = self.stream();
+        match self.registry.newest()? {
+            Some(revision) => self.run(&mut stream, revision, |_| Ok(())),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn stop(&self) -> Result<(), PlatformError> {
+        match self.stream().take() {
+            Some(stream) => stream.stop().map(drop).map_err(PlatformError::from),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes a proposal live. Lookups go on being answered from the old revision until the new one is whole; pushes
+    /// go on being taken, and are folded once it is. When anything fails the old revision runs on.
+    pub(super) fn apply(&self, proposal: &Proposal) -> Result<Revision, PlatformError> {
+        let mut stream = self.stream();
+        if proposal.plan.changes.is_empty()
+            && let Ok(live) = self.live()
+            && live.revision.number == proposal.base
+        {
+            return Ok(commit(&self.registry, &self.modules, proposal, self.clock.now_us())?);
+        }
+        if let Some(running) = stream.take() {
+            running.stop()?;
+        }
+        // A module that is not registered yet is found by its digest once it has been uploaded.
+        let upload = crate::registry::upload_modules(&self.registry, &self.modules, proposal);
+        let next = Revision {
+            number: proposal.base + 1,
+            created_at_us: self.clock.now_us(),
+            project: proposal.project.clone(),
+        };
+        let applied = upload.map_err(PlatformError::from).and_then(|()| {
+            self.run(&mut stream, next, |created_at_us| {
+                self.storage.crash_point("before the revision")?;
+                Ok(commit(&self.registry, &self.modules, proposal, created_at_us).map(drop)?)
+            })
+        });
+        match applied {
+            Ok(()) => Ok(self.live()?.revision.clone()),
+            Err(error) => {
+                if stream.is_none()
+                    && let Some(revision) = self.registry.newest()?
+                {
+                    self.run(&mut stream, revision, |_| Ok(()))?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Brings a revision's state up, commits, and starts folding.
+    fn run(
+        &self,
+        stream: &mut Option<Stream>,
+        revision: Revision,
+        commit: impl FnOnce(i64) -> Result<(), PlatformError>,
+    ) -> Result<(), PlatformError> {
+        let project = Arc::new(revision.project.clone());
+        let logs = self.open_logs(&project)?;
+        let prepare = |udf: &UdfUse, inputs: &[Field]| self.prepare(udf, inputs);
+        let recovery = Recovery {
+            project: project.clone(),
+            storage: self.storage.clone(),
+            clock: self.clock.clone(),
+            logs: logs.clone(),
+            prepare: &prepare,
+            writer: format!("{:x}-{:x}", self.clock.now_us(), std::process::id()),
+            progress: &|_, _| {},
+        };
+        let (parts, online) = recovery.run()?;
+        let compiled = parts.compiled.clone();
+        let on_demand = self.on_demand_udfs(&project)?;
+        commit(revision.created_at_us)?;
+        let settings = StreamSettings {
+            threads: self.settings.threads.max(1),
+            checkpoint_every_us: self.settings.checkpoint_every_us,
+            idle_us: self.settings.idle_us,
+        };
+        let running = Stream::start(parts, settings)?;
+        for (source, log) in &logs {
+            // A lookup must not show less than was shown before: what is in the log is folded first.
+            if !running.wait_served(source, log.end_position(), CATCH_UP) {
+                let error = running.error().unwrap_or_else(|| "it is still reading".into());
+                return Err(PlatformError::Unavailable(format!("source `{source}` has not caught up: {error}")));
+            }
+        }
+        *stream = Some(running);
+        let live = Live { revision, compiled, online, on_demand };
+        *self.live.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(live));
+        Ok(())
+    }
+
+    fn on_demand_udfs(&self, project: &Project) -> Result<BTreeMap<(String, String), Udf>, PlatformError> {
+        let mut udfs = BTreeMap::new();
+        for view in project.on_demand_feature_views.values() {
+            for feature in &view.features {
+                let inputs: Vec<Field> = feature.inputs.iter().map(crate::define::OnDemandInput::field).collect();
+                let udf = self.prepare(&feature.udf, &inputs).map_err(PlatformError::Engine)?;
+                udfs.insert((view.name.clone(), feature.name.clone()), udf);
+            }
+        }
+        Ok(udfs)
+    }
+
+    fn prepare(&self, udf: &UdfUse, inputs: &[Field]) -> Result<Udf, String> {
+        let module = self.modules.registered(&self.registry, &udf.module, &udf.digest);
+        let module = module.map_err(|error| error.to_string())?;
+        module.prepare(&udf.udf, &udf.params, inputs).map_err(|error| error.to_string())
+    }
+
+    /// The logs of all push sources, opened once.
+    fn open_logs(&self, project: &Project) -> Result<BTreeMap<String, Arc<PushLog>>, PlatformError> {
+        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        for source in project.sources.values().filter(|source| source.push) {
+            if !logs.contains_key(&source.name) {
+                let path = format!("projects/{}/log/{}", project.name, source.lineage);
+                let log = PushLog::open(self.storage.clone(), &path, self.clock.clone(), LogSettings::default())?;
+                logs.insert(source.name.clone(), Arc::new(log));
+            }
+        }
+        let wanted = |name: &&String| project.sources.get(*name).is_some_and(|source| source.push);
+        Ok(logs.keys().filter(wanted).map(|name| (name.clone(), logs[name].clone())).collect())
+    }
+
+    /// Takes events into a source's log; durable when it returns.
+    pub fn push(
+        &self,
+        source: &str,
+        records: Records,
+        idempotency: Option<IdempotencyKey>,
+    ) -> Result<Pushed, PlatformError> {
+        let live = self.live()?;
+        let project = &live.revision.project;
+        let definition = project.sources.get(source).ok_or_else(|| {
+            let known = project.sources.keys().cloned().collect::<Vec<_>>().join(", ");
+            PlatformError::NotFound(format!("project `{}` has no source `{source}`: it has {known}", self.name()))
+        })?;
+        if !definition.push {
+            return Err(PlatformError::Invalid(format!(
+                "source `{source}` takes no pushes: add `stream: {{ push: {{}} }}` to it"
+            )));
+        }
+        let log = self.logs.lock().unwrap_or_else(PoisonError::into_inner).get(source).cloned();
+        let log = log.ok_or_else(|| PlatformError::Unavailable(format!("the log of `{source}` is not open yet")))?;
+        self.check_memory()?;
+        let arrival_us = self.clock.now_us();
+        let pushed = look_through(definition, &records, arrival_us)?;
+        let answer = serde_json::to_vec(&pushed).map_err(|error| PlatformError::Invalid(error.to_string()))?;
+        let appended = log.append(Append { records, arrival_us, idempotency, answer: Bytes::from(answer) })?;
+        let mut pushed = match appended.repeated {
+            true => serde_json::from_slice(&appended.answer).unwrap_or(pushed),
+            false => pushed,
+        };
+        pushed.position = appended.first_position + u64::from(appended.count);
+        pushed.repeated = appended.repeated;
+        Ok(pushed)
+    }
+
+    fn check_memory(&self) -> Result<(), PlatformError> {
+        let stream = self.stream.try_lock();
+        let Some(bytes) = stream.ok().and_then(|stream| stream.as_ref().map(Stream::state_bytes)) else { return Ok(()) };
+        if bytes >= self.settings.memory_bytes {
+            return Err(PlatformError::Unavailable(format!(
+                "the state holds {bytes} bytes, and at most {} are allowed: raise limits.memory, or give views a ttl",
+                self.settings.memory_bytes
+            )));
+        }
+        Ok(())
+    }
+
+    /// Waits until a lookup sees every record of the source below `position`.
+    pub fn wait_served(&self, source: &str, position: u64, timeout: Duration) -> bool {
+        let deadline = self.clock.monotonic_us().saturating_add(timeout.as_micros() as u64);
+        loop {
+            let slice = Duration::from_millis(200).min(timeout);
+            if let Some(stream) = self.stream().as_ref()
+                && stream.wait_served(source, position, slice)
+            {
+                return true;
+            }
+            if self.clock.monotonic_us() >= deadline {
+                return false;
+            }
+        }
+    }
+
+    pub fn status(&self) -> ProjectStatus {
+        let revision = self.live().map_or(0, |live| live.revision.number);
+        let stream = self.stream().as_ref().map(Stream::status).unwrap_or_default();
+        ProjectStatus { project: self.name().to_owned(), revision, stream }
+    }
+
+    /// All dead letters that have been stored, of one source or all, by position.
+    pub fn dead_letters(&self, source: Option<&str>) -> Result<Vec<Letter>, PlatformError> {
+        let letters = load_letters(self.storage.as_ref(), self.name())?;
+        Ok(letters.into_iter().filter(|letter| source.is_none_or(|source| letter.source == source)).collect())
+    }
+
+    /// The bytes of a record of a source's log.
+    pub fn raw_record(&self, source: &str, position: u64) -> Result<Option<Vec<u8>>, PlatformError> {
+        let log = self.logs.lock().unwrap_or_else(PoisonError::into_inner).get(source).cloned();
+        let Some(log) = log.filter(|log| position < log.end_position()) else { return Ok(None) };
+        let batches = log.reader(position)?.next(1, Duration::ZERO)?;
+        Ok(batches.first().and_then(|batch| batch.records.get(0)).map(<[u8]>::to_vec))
+    }
+
+    /// The online store of what is live.
+    pub fn online(&self) -> Result<Arc<dyn OnlineStore>, PlatformError> {
+        Ok(self.live()?.online.clone())
+    }
+
+    fn stream(&self) -> MutexGuard<'_, Option<Stream>> {
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a push's answer says of its events: they are decoded here once, so that the sender learns of broken ones.
+fn look_through(
+    source: &crate::define::Source,
+    records: &Records,
+    arrival_us: i64,
+) -> Result<Pushed, PlatformError> {
+    let mut decoder = JsonDecoder::new(source).map_err(RouteError::from)?;
+    let decoded = decoder.decode(records.iter()).map_err(RouteError::from)?;
+    let mut errors = BTreeMap::new();
+    for refused in &decoded.refused {
+        errors.insert(refused.record, refused.message.clone());
+    }
+    let mut dead_lettered = decoded.refused.len() as u64;
+    let event_time = source.columns.iter().position(|column| column.name == source.event_time).unwrap_or(0);
+    let times = decoded.batch.column(event_time).as_primitive::<TimestampMicrosecondType>();
+    for (row, time_us) in times.values().iter().enumerate() {
+        if *time_us > arrival_us.saturating_add(source.max_future_us) {
+            dead_lettered += 1;
+            let message = format!("`{}` is later than max_future allows", source.event_time);
+            errors.insert(decoded.records[row], message);
+        }
+    }
+    for failure in &decoded.cell_failures {
+        let record = decoded.records[failure.row as usize];
+        let column = source.columns.get(failure.column as usize).map_or("", |column| &column.name);
+        errors.entry(record).or_insert_with(|| format!("`{column}`: {}", failure.message));
+    }
+    let shown = errors.into_iter().take(ERRORS_SHOWN);
+    Ok(Pushed {
+        accepted: records.len() as u64 - dead_lettered,
+        dead_lettered,
+        position: 0,
+        errors: shown.map(|(record, reason)| PushError { line: u64::from(record) + 1, reason }).collect(),
+        repeated: false,
+    })
+}

@@ -1,0 +1,256 @@
+//! Checkpoints: what a group's state was at known positions, as files that are written once and never changed.
+//!
+//! A checkpoint is one *delta* file with a range a group (what changed since the last one), then one *manifest* a
+//! group, created if absent under the next epoch: the chain of files and ranges that make the group's state, with the
+//! positions and clocks they belong to. A manifest is what commits; a delta that no manifest names never counts. When
+//! a chain has grown long, the group's part of the next delta is a full dump and its manifest names that alone.
+
+use super::codec::{CodecError, GroupChanges};
+use crate::define::Digest;
+use crate::rows::RowSet;
+use crate::storage::{Creation, Storage, StorageError};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A group's chain is written anew when it has so many files.
+const CHAIN_FILES: usize = 24;
+/// Manifests kept before the newest, to fall back on.
+const KEEP_MANIFESTS: u64 = 2;
+
+/// What a group's state is, and where in its sources it stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    pub epoch: u64,
+    /// Raised by every process that takes the group over: an older one's writes are refused.
+    pub generation: u64,
+    /// Who wrote it: a retried create finds its own.
+    pub writer: String,
+    /// Oldest first; later ranges replace what earlier ones say of an entity.
+    pub files: Vec<FileRange>,
+    /// For each source, the next position to read.
+    pub positions: BTreeMap<String, u64>,
+    pub clocks: BTreeMap<String, SourceClock>,
+    /// The tables of the state, with the row set of each.
+    pub tables: Vec<TableRecord>,
+}
+
+/// The clock of a source, as far as it is known here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceClock {
+    pub clock_us: i64,
+    /// Event time of the newest row that was taken.
+    pub newest_us: i64,
+    /// Wall time at which the last row was read: from there on, idle time counts.
+    pub read_at_us: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRange {
+    pub path: String,
+    pub offset: u64,
+    pub length: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableRecord {
+    pub id: Digest,
+    pub row_set: RowSet,
+    pub fingerprints: Vec<Digest>,
+}
+
+/// Why state could not be stored or loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error("`{path}` is damaged ({reason}): remove the newest manifest to fall back on the one before, or rebuild")]
+    Damaged { path: String, reason: String },
+    #[error("group {group} was taken over by `{writer}` (generation {generation}): this process must stop")]
+    Fenced { group: u32, writer: String, generation: u64 },
+}
+
+/// The checkpoints of one project, written by one process at a time.
+pub struct Checkpoints {
+    storage: Arc<dyn Storage>,
+    project: String,
+    writer: String,
+    generation: u64,
+    /// The newest manifest of each group.
+    newest: BTreeMap<u32, Manifest>,
+}
+
+/// One group's part of a checkpoint.
+pub struct GroupPart {
+    pub group: u32,
+    /// What `codec` wrote; empty when nothing changed.
+    pub bytes: Vec<u8>,
+    /// The bytes are all of the group's state, not only what changed.
+    pub full: bool,
+}
+
+/// What holds for all groups of a checkpoint.
+pub struct Barrier {
+    pub positions: BTreeMap<String, u64>,
+    pub clocks: BTreeMap<String, SourceClock>,
+    pub tables: Vec<TableRecord>,
+}
+
+impl Checkpoints {
+    /// Finds the newest manifests. `writer` is a name that no other process has.
+    pub fn open(
+        storage: Arc<dyn Storage>,
+        project: &str,
+        writer: String,
+        groups: u32,
+    ) -> Result<Checkpoints, CheckpointError> {
+        let mut checkpoints =
+            Checkpoints { storage, project: project.into(), writer, generation: 1, newest: BTreeMap::new() };
+        for group in 0..groups {
+            if let Some(manifest) = checkpoints.read_newest(group)? {
+                checkpoints.generation = checkpoints.generation.max(manifest.generation + 1);
+                checkpoints.newest.insert(group, manifest);
+            }
+        }
+        Ok(checkpoints)
+    }
+
+    /// The newest manifest of a group; none before its first checkpoint.
+    pub fn manifest(&self, group: u32) -> Option<&Manifest> {
+        self.newest.get(&group)
+    }
+
+    /// The newest committed epoch of all groups.
+    pub fn epoch(&self) -> u64 {
+        self.newest.values().map(|manifest| manifest.epoch).max().unwrap_or(0)
+    }
+
+    /// The name that this process writes under.
+    pub fn writer(&self) -> &str {
+        &self.writer
+    }
+
+    /// Whether the group's next part should be all of its state.
+    pub fn wants_full(&self, group: u32) -> bool {
+        self.newest.get(&group).is_none_or(|manifest| manifest.files.len() >= CHAIN_FILES)
+    }
+
+    /// Everything the group's files say, in order.
+    pub fn load(&self, group: u32) -> Result<Vec<GroupChanges>, CheckpointError> {
+        let mut changes = Vec::new();
+        for file in self.newest.get(&group).map(|manifest| &manifest.files[..]).unwrap_or_default() {
+            let damaged = |reason: String| CheckpointError::Damaged { path: file.path.clone(), reason };
+            let bytes = self.storage.read_range(&file.path, file.offset, file.length as usize)?;
+            let bytes = bytes.ok_or_else(|| damaged("it is gone".into()))?;
+            if bytes.len() as u64 != file.length {
+                return Err(damaged(format!("it ends after {} of {} bytes", bytes.len(), file.length)));
+            }
+            changes.push(GroupChanges::read(&bytes).map_err(|error: CodecError| damaged(error.to_string()))?);
+        }
+        Ok(changes)
+    }
+
+    /// Stores a checkpoint durably: the delta, then the groups' manifests. A crash in between leaves some groups at
+    /// the epoch before, which is a state like any other: their rows are read again, the others drop them.
+    pub fn commit(&mut self, barrier: &Barrier, parts: Vec<GroupPart>) -> Result<u64, CheckpointError> {
+        let epoch = self.epoch() + 1;
+        let path = format!("projects/{}/state/{epoch:020}-{:06}-{}.delta", self.project, self.generation, self.writer);
+        let mut delta = Vec::new();
+        let mut ranges = BTreeMap::new();
+        for part in &parts {
+            if !part.bytes.is_empty() {
+                let range =
+                    FileRange { path: path.clone(), offset: delta.len() as u64, length: part.bytes.len() as u64 };
+                ranges.insert(part.group, range);
+                delta.extend_from_slice(&part.bytes);
+            }
+        }
+        if !delta.is_empty() && self.storage.create(&path, &delta)? == Creation::AlreadyExists {
+            return Err(CheckpointError::Damaged { path, reason: "it exists before it was written".into() });
+        }
+        self.storage.crash_point("after the delta, before the manifests")?;
+        for part in &parts {
+            let before = self.newest.get(&part.group).filter(|_| !part.full);
+            let mut files = before.map(|manifest| manifest.files.clone()).unwrap_or_default();
+            files.extend(ranges.remove(&part.group));
+            let manifest = Manifest {
+                epoch,
+                generation: self.generation,
+                writer: self.writer.clone(),
+                files,
+                positions: barrier.positions.clone(),
+                clocks: barrier.clocks.clone(),
+                tables: barrier.tables.clone(),
+            };
+            self.create_manifest(part.group, manifest)?;
+            self.storage.crash_point("between the manifests")?;
+        }
+        self.storage.crash_point("after the manifests")?;
+        self.collect()?;
+        Ok(epoch)
+    }
+
+    fn create_manifest(&mut self, group: u32, manifest: Manifest) -> Result<(), CheckpointError> {
+        let path = self.manifest_path(group, manifest.epoch);
+        let bytes = serde_json::to_vec(&manifest)
+            .map_err(|error| CheckpointError::Damaged { path: path.clone(), reason: error.to_string() })?;
+        if self.storage.create(&path, &bytes)? == Creation::AlreadyExists {
+            let standing = self.read_manifest(&path)?;
+            if let Some(other) = standing.filter(|standing| standing.writer != self.writer) {
+                return Err(CheckpointError::Fenced { group, writer: other.writer, generation: other.generation });
+            }
+        }
+        self.newest.insert(group, manifest);
+        Ok(())
+    }
+
+    /// Removes manifests that nobody falls back on any more, and the files that none of the others names.
+    fn collect(&self) -> Result<(), CheckpointError> {
+        let mut named = Vec::new();
+        for (group, newest) in &self.newest {
+            let paths = self.storage.list(&self.manifest_prefix(*group))?;
+            for path in paths {
+                let Some(epoch) = epoch_in(&path) else { continue };
+                if epoch + KEEP_MANIFESTS < newest.epoch {
+                    self.storage.delete(&path)?;
+                } else if let Some(manifest) = self.read_manifest(&path)? {
+                    named.extend(manifest.files.into_iter().map(|file| file.path));
+                }
+            }
+        }
+        named.sort_unstable();
+        named.dedup();
+        for path in self.storage.list(&format!("projects/{}/state/", self.project))? {
+            if named.binary_search(&path).is_err() {
+                self.storage.delete(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_newest(&self, group: u32) -> Result<Option<Manifest>, CheckpointError> {
+        match self.storage.list(&self.manifest_prefix(group))?.last() {
+            None => Ok(None),
+            Some(path) => self.read_manifest(path),
+        }
+    }
+
+    fn read_manifest(&self, path: &str) -> Result<Option<Manifest>, CheckpointError> {
+        let Some(bytes) = self.storage.read(path)? else { return Ok(None) };
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| CheckpointError::Damaged { path: path.into(), reason: error.to_string() })
+    }
+
+    fn manifest_prefix(&self, group: u32) -> String {
+        format!("projects/{}/manifests/{group:02}/", self.project)
+    }
+
+    fn manifest_path(&self, group: u32, epoch: u64) -> String {
+        format!("{}{epoch:020}.json", self.manifest_prefix(group))
+    }
+}
+
+fn epoch_in(path: &str) -> Option<u64> {
+    path.rsplit('/').next()?.strip_suffix(".json")?.parse().ok()
+}

@@ -1,0 +1,96 @@
+//! Dead letters: what could not be processed, where it stands, and why.
+
+use crate::define::Digest;
+use crate::rows::Stage;
+use crate::storage::{Creation, Storage, StorageError};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What a letter's row was refused by: nothing else lacks it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusedBy {
+    /// The row could not be decoded as a whole, or came from the future.
+    All,
+    /// An entity table: the row's keys, or a transform that makes rows.
+    Table(Digest),
+    /// One feature, by fingerprint: a column it uses, or its fold.
+    Feature(Digest),
+}
+
+/// Why, as a word that metrics and scripts can count by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    Decode,
+    Future,
+    Transform,
+    Fold,
+}
+
+/// One letter. The same row refused by the same thing is the same letter, however often it is read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Letter {
+    pub source: String,
+    pub partition: u32,
+    /// Position of the record in its partition.
+    pub position: u64,
+    /// Which of the rows that transforms made of the record.
+    pub sub_row: u32,
+    pub stage: Stage,
+    pub refused_by: RefusedBy,
+    pub reason: Reason,
+    pub message: String,
+    /// The module that refused it, where one did.
+    pub module: Option<Digest>,
+    /// Arrival of the record, microseconds since the epoch, UTC.
+    pub arrival_us: i64,
+}
+
+impl Letter {
+    /// Sixteen hex digits, the same wherever and whenever the row is refused.
+    pub fn id(&self) -> String {
+        let place = (&self.source, self.partition, self.position, self.sub_row, &self.refused_by);
+        let text = serde_json::to_string(&place).unwrap_or_default();
+        Digest::of(text.as_bytes()).hex()[..16].to_string()
+    }
+}
+
+/// Stores letters of one checkpoint. They stand before its manifests do: a letter is true whether or not the
+/// checkpoint commits, and reading its row again gives the same letter.
+pub fn store(storage: &dyn Storage, project: &str, name: &str, letters: &[Letter]) -> Result<(), StorageError> {
+    if letters.is_empty() {
+        return Ok(());
+    }
+    let mut lines = Vec::new();
+    for letter in letters {
+        if let Ok(line) = serde_json::to_vec(letter) {
+            lines.extend_from_slice(&line);
+            lines.push(b'\n');
+        }
+    }
+    match storage.create(&format!("{}{name}.jsonl", prefix(project)), &lines)? {
+        Creation::Created => Ok(()),
+        Creation::AlreadyExists => Err(StorageError::Invalid(format!("letters `{name}` were written before"))),
+    }
+}
+
+/// All stored letters of a project, each once, by source and position.
+pub fn load(storage: &dyn Storage, project: &str) -> Result<Vec<Letter>, StorageError> {
+    let mut letters = BTreeMap::new();
+    for path in storage.list(&prefix(project))? {
+        let bytes = storage.read(&path)?.unwrap_or_default();
+        for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let letter: Letter = serde_json::from_slice(line).map_err(|error| {
+                StorageError::Invalid(format!("`{path}` holds a line that is no dead letter ({error}): restore the file"))
+            })?;
+            let place = (letter.source.clone(), letter.position, letter.sub_row, letter.refused_by.clone());
+            letters.insert(place, letter);
+        }
+    }
+    Ok(letters.into_values().collect())
+}
+
+fn prefix(project: &str) -> String {
+    format!("projects/{project}/letters/")
+}

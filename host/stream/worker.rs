@@ -1,0 +1,336 @@
+//! The threads that own state: each has some shard groups, and folds the rows of their entities.
+
+use super::compiled::Compiled;
+use super::fold_table::{FoldTableError, GroupTables, Touched, fold_touched};
+use super::letter::{Letter, Reason, RefusedBy};
+use super::router::{Places, Routed, Router};
+use crate::define::Digest;
+use crate::online::{OnlineEntity, OnlineStore};
+use crate::route::{GROUPS, hash};
+use crate::rows::{RowBatch, Stage};
+use crate::state::{
+    ChangesWriter, Checkpoints, EntityTable, GroupChanges, GroupPart, SourceClock, TableRecord,
+};
+use onefold_fold::{DamagedCell, FoldJob};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Entities whose timers ring together are folded in slices of so many, between batches of rows.
+const DUE_AT_ONCE: usize = 4096;
+
+/// One group's state.
+pub struct GroupState {
+    pub group: u32,
+    /// In the order of the layout's tables.
+    pub tables: Vec<EntityTable>,
+}
+
+impl GroupState {
+    /// An empty group.
+    pub fn new(group: u32, compiled: &Compiled) -> GroupState {
+        let of = |table: &crate::rows::TableLayout| EntityTable::new(table.features.iter().map(|feature| feature.window));
+        GroupState { group, tables: compiled.layout.tables.iter().map(of).collect() }
+    }
+
+    /// The group as its checkpoint's files say, as far as the layout has it: tables by id, features by fingerprint,
+    /// of these only those that `is_built`.
+    pub fn load(
+        group: u32,
+        changes: Vec<GroupChanges>,
+        compiled: &Compiled,
+        is_built: &dyn Fn(usize, usize) -> bool,
+    ) -> Result<GroupState, DamagedCell> {
+        let mut state = GroupState::new(group, compiled);
+        for table in changes.into_iter().flat_map(|changes| changes.tables) {
+            let Some(place) = compiled.layout.tables.iter().position(|layout| layout.id == table.id) else { continue };
+            let layout = &compiled.layout.tables[place];
+            let columns: Vec<Option<usize>> = table
+                .fingerprints
+                .iter()
+                .map(|fingerprint| layout.features.iter().position(|feature| feature.fingerprint == *fingerprint))
+                .map(|column| column.filter(|column| is_built(place, *column)))
+                .collect();
+            let entities = &mut state.tables[place];
+            for key in &table.dropped {
+                if let Some(number) = entities.find(key, hash(key)) {
+                    entities.drop_entity(number);
+                }
+            }
+            for record in &table.entities {
+                let (number, _) = entities.find_or_insert(&record.key, hash(&record.key));
+                entities.touch(number, record.newest_us);
+                for (cell, column) in record.cells.iter().zip(&columns) {
+                    if let Some(column) = column {
+                        entities.restore(*column, number, cell)?;
+                    }
+                }
+            }
+        }
+        for table in &mut state.tables {
+            drop(table.take_changes());
+        }
+        Ok(state)
+    }
+}
+
+/// A thread's state and what it folds it with.
+pub struct Worker {
+    compiled: Arc<Compiled>,
+    online: Arc<dyn OnlineStore>,
+    /// By group; groups of others are `None`.
+    groups: Vec<Option<GroupState>>,
+    number: usize,
+    /// For each table, one a feature.
+    jobs: Vec<Vec<FoldJob>>,
+    /// For each table, the features that are folded: all, or those being built.
+    features: Vec<Vec<usize>>,
+    touched: Touched,
+    /// For each table.
+    clocks_us: Vec<i64>,
+    pub letters: Vec<Letter>,
+    /// Batches of no rows, for entities that change by time alone: columns of the right kinds.
+    empty: Vec<RowBatch>,
+}
+
+impl Worker {
+    pub fn new(compiled: Arc<Compiled>, online: Arc<dyn OnlineStore>, number: usize, groups: Vec<GroupState>) -> Worker {
+        let tables = &compiled.layout.tables;
+        let jobs = compiled.udfs.iter().zip(tables).map(|(udfs, table)| {
+            let job = |(udf, feature): (&onefold_fold::Udf, &crate::rows::TableFeature)| FoldJob::new(udf.clone(), feature.window);
+            udfs.iter().zip(&table.features).map(job).collect()
+        });
+        let mut by_group: Vec<Option<GroupState>> = (0..GROUPS).map(|_| None).collect();
+        for group in groups {
+            let place = group.group as usize;
+            by_group[place] = Some(group);
+        }
+        let empty = tables.iter().map(|table| {
+            let columns = &compiled.layout.spaces[table.space].columns;
+            let columns = columns.iter().map(|field| arrow::array::new_empty_array(&field.kind.data_type()));
+            RowBatch { columns: columns.collect(), ..RowBatch::default() }
+        });
+        Worker {
+            jobs: jobs.collect(),
+            features: tables.iter().map(|table| (0..table.features.len()).collect()).collect(),
+            clocks_us: vec![i64::MIN; tables.len()],
+            empty: empty.collect(),
+            touched: Touched::default(),
+            letters: Vec::new(),
+            groups: by_group,
+            number,
+            online,
+            compiled,
+        }
+    }
+
+    /// Folds only these features (for each table) from now on.
+    pub fn fold_only(&mut self, features: Vec<Vec<usize>>) {
+        self.features = features;
+    }
+
+    /// Folds every feature from now on.
+    pub fn fold_all(&mut self) {
+        self.features = self.compiled.layout.tables.iter().map(|table| (0..table.features.len()).collect()).collect();
+    }
+
+    /// Gives the groups back.
+    pub fn into_groups(self) -> Vec<GroupState> {
+        self.groups.into_iter().flatten().collect()
+    }
+
+    /// Folds this thread's rows of a routed batch.
+    pub fn rows(&mut self, routed: &Routed, places: &Places) -> Result<(), FoldTableError> {
+        for routed_table in &routed.tables {
+            let table = routed_table.table;
+            let rows = &routed_table.rows[self.number];
+            let features = &self.features[table];
+            let layout = &self.compiled.layout.tables[table];
+            let Some(batch) = &routed.spaces[layout.space] else { continue };
+            if rows.is_empty() || features.is_empty() {
+                continue;
+            }
+            let mut tables = tables_of(&mut self.groups, table);
+            let clock_us = self.clocks_us[table];
+            self.touched.of_rows(&mut tables, batch, &routed_table.keys, rows, |_| clock_us);
+            let refused = fold_touched(
+                layout,
+                &mut tables,
+                &mut self.touched,
+                batch,
+                &mut self.jobs[table],
+                features,
+                self.online.as_ref(),
+            )?;
+            for refusal in refused {
+                let record = batch.records[refusal.row as usize];
+                let feature = &layout.features[refusal.feature];
+                self.letters.push(Letter {
+                    source: routed.source.clone(),
+                    partition: 0,
+                    position: places.position(record),
+                    sub_row: batch.sub_rows[refusal.row as usize],
+                    stage: Stage::Fold,
+                    refused_by: RefusedBy::Feature(feature.fingerprint),
+                    reason: Reason::Fold,
+                    message: refusal.message,
+                    module: Some(feature.udf.digest),
+                    arrival_us: places.arrival_us(record),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets a source's clock for its tables; it never goes back.
+    pub fn clock(&mut self, source: &str, clock_us: i64) -> Result<(), FoldTableError> {
+        for (table, layout) in self.compiled.layout.tables.iter().enumerate() {
+            let own = &mut self.clocks_us[table];
+            if self.compiled.layout.spaces[layout.space].source == source && *own < clock_us {
+                *own = clock_us;
+                let groups: Vec<u32> = self.groups.iter().flatten().map(|group| group.group).collect();
+                self.online.set_clock(&layout.id, &groups, clock_us)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Folds some of the entities whose values change by time alone. Returns whether more are due.
+    pub fn due(&mut self) -> Result<bool, FoldTableError> {
+        let mut more = false;
+        for table in 0..self.clocks_us.len() {
+            let clock_us = self.clocks_us[table];
+            for group in 0..self.groups.len() {
+                let Some(state) = &mut self.groups[group] else { continue };
+                let entities = &mut state.tables[table];
+                let due = entities.take_due(clock_us, DUE_AT_ONCE);
+                if !due.is_empty() {
+                    let retention_us = self.compiled.layout.tables[table].retention_us;
+                    let (gone, due): (Vec<u32>, Vec<u32>) = due.into_iter().partition(|number| {
+                        retention_us.is_some_and(|kept_us| entities.newest_us(*number).saturating_add(kept_us) < clock_us)
+                    });
+                    self.drop_entities(table, group, &gone)?;
+                    self.fold_entities(table, group, &due, false)?;
+                }
+                let Some(state) = &self.groups[group] else { continue };
+                more |= state.tables[table].next_due_us().is_some_and(|due_us| due_us <= clock_us);
+            }
+        }
+        Ok(more)
+    }
+
+    /// Writes every entity's values online: after a restart, and for features that have been built.
+    pub fn refresh(&mut self) -> Result<(), FoldTableError> {
+        for table in 0..self.clocks_us.len() {
+            for group in 0..self.groups.len() {
+                let Some(state) = &self.groups[group] else { continue };
+                let all: Vec<u32> = state.tables[table].numbers().collect();
+                for numbers in all.chunks(DUE_AT_ONCE) {
+                    self.fold_entities(table, group, numbers, true)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn fold_entities(&mut self, table: usize, group: usize, numbers: &[u32], all_features: bool) -> Result<(), FoldTableError> {
+        let Some(state) = &self.groups[group] else { return Ok(()) };
+        if numbers.is_empty() || self.features[table].is_empty() {
+            return Ok(());
+        }
+        self.touched.of_due(group as u32, &state.tables[table], numbers, self.clocks_us[table], all_features);
+        let mut tables = tables_of(&mut self.groups, table);
+        fold_touched(
+            &self.compiled.layout.tables[table],
+            &mut tables,
+            &mut self.touched,
+            &self.empty[table],
+            &mut self.jobs[table],
+            &self.features[table],
+            self.online.as_ref(),
+        )?;
+        Ok(())
+    }
+
+    fn drop_entities(&mut self, table: usize, group: usize, numbers: &[u32]) -> Result<(), FoldTableError> {
+        let Some(state) = &mut self.groups[group] else { return Ok(()) };
+        let entities = &mut state.tables[table];
+        for number in numbers {
+            let key = entities.key(*number).to_vec();
+            let gone = OnlineEntity {
+                group: group as u32,
+                number: *number,
+                hash: hash(&key),
+                key: &key,
+                newest_us: entities.newest_us(*number),
+                valid_until_us: i64::MAX,
+            };
+            self.online.remove(&self.compiled.layout.tables[table].id, &[gone])?;
+            entities.drop_entity(*number);
+        }
+        Ok(())
+    }
+
+    /// What changed in this thread's groups since the last time, encoded.
+    pub fn changes(&mut self, full: &dyn Fn(u32) -> bool) -> Result<Vec<GroupPart>, DamagedCell> {
+        let mut parts = Vec::new();
+        for state in self.groups.iter_mut().flatten() {
+            let full = full(state.group);
+            let mut writer = ChangesWriter::default();
+            for (table, layout) in state.tables.iter_mut().zip(&self.compiled.layout.tables) {
+                let fingerprints: Vec<Digest> = layout.features.iter().map(|feature| feature.fingerprint).collect();
+                writer.table(layout.id, &fingerprints, table, full)?;
+            }
+            parts.push(GroupPart { group: state.group, bytes: writer.finish(), full });
+        }
+        Ok(parts)
+    }
+
+    /// Entities and bytes of state, by table.
+    pub fn sizes(&self) -> Vec<(usize, usize)> {
+        let mut sizes = vec![(0, 0); self.clocks_us.len()];
+        for state in self.groups.iter().flatten() {
+            for (size, table) in sizes.iter_mut().zip(&state.tables) {
+                size.0 += table.len();
+                size.1 += table.state_bytes();
+            }
+        }
+        sizes
+    }
+}
+
+fn tables_of(groups: &mut [Option<GroupState>], table: usize) -> GroupTables<'_> {
+    groups.iter_mut().map(|group| group.as_mut().map(|group| &mut group.tables[table])).collect()
+}
+
+/// The records that manifests carry of a layout's tables.
+pub fn table_records(compiled: &Compiled) -> Vec<TableRecord> {
+    let record = |table: &crate::rows::TableLayout| TableRecord {
+        id: table.id,
+        row_set: table.row_set.clone(),
+        fingerprints: table.features.iter().map(|feature| feature.fingerprint).collect(),
+    };
+    compiled.layout.tables.iter().map(record).collect()
+}
+
+/// Splits groups among threads.
+pub fn split_groups(groups: Vec<GroupState>, workers: usize) -> Vec<Vec<GroupState>> {
+    let mut split: Vec<Vec<GroupState>> = (0..workers).map(|_| Vec::new()).collect();
+    for group in groups {
+        split[Router::worker_of(group.group, workers)].push(group);
+    }
+    split
+}
+
+/// The clocks of all groups' manifests together: each source's furthest.
+pub fn clocks_of(checkpoints: &Checkpoints) -> BTreeMap<String, SourceClock> {
+    let mut clocks: BTreeMap<String, SourceClock> = BTreeMap::new();
+    for group in 0..GROUPS {
+        for (source, clock) in checkpoints.manifest(group).into_iter().flat_map(|manifest| &manifest.clocks) {
+            let standing = clocks.entry(source.clone()).or_insert(*clock);
+            if standing.clock_us < clock.clock_us {
+                *standing = *clock;
+            }
+        }
+    }
+    clocks
+}

@@ -1,12 +1,18 @@
 //! Everything of one process over one data directory: its projects, each with its registry, logs, stream and values.
 
 mod error;
+mod history;
+mod materialize;
 mod project;
 mod recover;
+mod verify;
 
 pub use error::PlatformError;
+pub use history::Pins;
+pub use materialize::{MaterializeRequest, MaterializeSummary};
 pub use project::{Live, ProjectHost, ProjectStatus, Pushed};
 pub use recover::{Recovery, layout_over, stored_tables};
+pub use verify::{Difference, Verified};
 
 use crate::clock::Clock;
 use crate::define::Definitions;
@@ -62,12 +68,21 @@ impl Platform {
         clock: Arc<dyn Clock>,
         modules: Arc<ModuleCache>,
     ) -> Result<Arc<Platform>, PlatformError> {
-        let platform =
-            Arc::new(Platform { settings, storage: storage.clone(), clock, modules, projects: RwLock::default() });
+        let platform = Platform::at_rest(settings, storage.clone(), clock, modules);
         for project in Registry::projects(storage.as_ref())? {
             platform.host(&project)?.start()?;
         }
         Ok(platform)
+    }
+
+    /// A platform that folds nothing: for work on the data itself, whose owner the caller is.
+    pub fn at_rest(
+        settings: PlatformSettings,
+        storage: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+        modules: Arc<ModuleCache>,
+    ) -> Arc<Platform> {
+        Arc::new(Platform { settings, storage, clock, modules, projects: RwLock::default() })
     }
 
     pub fn projects(&self) -> Vec<String> {
@@ -120,7 +135,8 @@ impl Platform {
         projects.values().try_for_each(|project| project.stop())
     }
 
-    fn host(&self, name: &str) -> Result<Arc<ProjectHost>, PlatformError> {
+    /// The host of a project, made if there is none yet.
+    pub fn host(&self, name: &str) -> Result<Arc<ProjectHost>, PlatformError> {
         let mut projects = self.projects.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(host) = projects.get(name) {
             return Ok(host.clone());

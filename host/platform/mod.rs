@@ -6,6 +6,8 @@ mod recover;
 
 pub use error::PlatformError;
 pub use project::{Live, ProjectHost, ProjectStatus, Pushed};
+/// What a push is made of, for those who do not know where logs are.
+pub use crate::source::{IdempotencyKey, LogError, Records};
 pub use recover::{Recovery, layout_over, stored_tables};
 
 use crate::clock::Clock;

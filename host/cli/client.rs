@@ -115,7 +115,10 @@ impl Reach {
 impl Drop for Reach {
     fn drop(&mut self) {
         if let Way::Here { platform, .. } = &self.way {
-            platform.close();
+            // What the last checkpoint lacks is still in the log: the next start folds it again.
+            if let Err(error) = platform.close() {
+                super::note(&format!("warning: the last checkpoint was not written: {error}"));
+            }
         }
     }
 }
@@ -167,7 +170,6 @@ pub fn owner(command: &str, listen: Option<String>) -> Owner {
 /// Opens the data of this process's settings.
 pub fn open_platform(global: &Global) -> anyhow::Result<Arc<Platform>> {
     let settings = PlatformSettings {
-        data: global.settings.data.clone(),
         threads: global.settings.threads,
         checkpoint_every_us: global.settings.checkpoint_every_us,
         idle_us: global.settings.idle_us,

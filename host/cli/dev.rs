@@ -52,7 +52,7 @@ pub fn dev(args: &DevArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let options = ApplyOptions { lock: sent.body.lock.clone(), ..ApplyOptions::default() };
     let proposal = platform.plan(&sent.project, &definitions, &options)?;
     let (text, moved) = (proposal.plan.to_string(), proposal.lock.clone());
-    platform.apply(&sent.project, proposal)?;
+    platform.apply(&sent.project, &proposal)?;
     moved.write(&args.dir)?;
     note(text.trim_end());
     listen(global, platform, false, |address| {
@@ -63,8 +63,12 @@ pub fn dev(args: &DevArgs, global: &Global) -> anyhow::Result<ExitCode> {
 
 pub fn serve(_args: &ServeArgs, global: &Global) -> anyhow::Result<ExitCode> {
     check_listen(&global.settings.listen).map_err(Failure::Input)?;
+    let lock = DataLock::acquire(&global.settings.data, &owner("onefold serve", None))?;
     let platform = open_platform(global)?;
-    listen(global, platform, true, |_| Ok(()))
+    listen(global, platform, true, |address| {
+        lock.announce(&owner("onefold serve", Some(address.to_owned())))?;
+        Ok(())
+    })
 }
 
 /// Answers until the process is told to stop; then the last checkpoint is written.
@@ -89,6 +93,6 @@ fn listen(
         serve::run(listener, app, serve::stop_signal()).await?;
         anyhow::Ok(())
     });
-    platform.close();
+    platform.close()?;
     served.map(|()| ExitCode::SUCCESS)
 }

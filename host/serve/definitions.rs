@@ -74,7 +74,7 @@ pub async fn put_definitions(
             told["text"] = json!(proposal.plan.to_string());
         }
         if !dry_run {
-            let revision = app.platform().apply(&project, proposal)?;
+            let revision = app.platform().apply(&project, &proposal)?;
             told["revision"] = json!(revision.number);
         }
         let number = told["revision"].clone();
@@ -86,7 +86,8 @@ pub async fn put_definitions(
 /// `GET /definitions`.
 pub async fn get_definitions(State(app): State<App>, Params(project): Params<String>) -> Result<Response, Problem> {
     let host = app.project(&project)?;
-    let revision = host.revision();
+    let live = host.live()?;
+    let revision = &live.revision;
     let mut told = json!({ "revision": revision.number, "project": revision.project.name });
     for kind in DocumentKind::ALL {
         told[kind.name()] = documents(&revision.project, kind)?.into_values().collect();
@@ -98,7 +99,8 @@ pub async fn get_definitions(State(app): State<App>, Params(project): Params<Str
 /// `GET /{kind}`: all of one kind.
 pub async fn get_documents(app: App, project: String, kind: DocumentKind) -> Result<Response, Problem> {
     let host = app.project(&project)?;
-    let revision = host.revision();
+    let live = host.live()?;
+    let revision = &live.revision;
     let all: Value = documents(&revision.project, kind)?.into_values().collect();
     let mut told = json!({ "revision": revision.number });
     told[kind.name()] = all;
@@ -108,7 +110,8 @@ pub async fn get_documents(app: App, project: String, kind: DocumentKind) -> Res
 /// `GET /{kind}/{name}`.
 pub async fn get_document(app: App, project: String, kind: DocumentKind, name: String) -> Result<Response, Problem> {
     let host = app.project(&project)?;
-    let revision = host.revision();
+    let live = host.live()?;
+    let revision = &live.revision;
     let mut all = documents(&revision.project, kind)?;
     match all.remove(&name) {
         Some(document) => ok(&document),

@@ -2,8 +2,8 @@
 
 use super::extract::{Options, Params, answer, media_type, read_body, unsupported_type};
 use super::{App, Problem};
-use crate::define::{Digest, hint};
-use crate::source::{IdempotencyKey, Records};
+use crate::define::Digest;
+use crate::platform::{IdempotencyKey, Records};
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -39,15 +39,6 @@ pub async fn post_events(
     };
     options.finish(&["wait"])?;
     let host = app.project(&project)?;
-    let revision = host.revision();
-    let Some(defined) = revision.project.sources.get(&source) else {
-        let hint = hint(&source, revision.project.sources.keys().map(String::as_str));
-        return Err(Problem::not_found(format!("there is no source `{source}`; {hint}")));
-    };
-    if !defined.push {
-        let detail = format!("source `{source}` takes no pushes: its definition needs `stream: {{ push: {{}} }}`");
-        return Err(Problem::conflict(detail));
-    }
     let media_type = media_type(&headers);
     let split: fn(&Bytes) -> Result<Split, Problem> = match media_type.as_str() {
         "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonlines" => lines,
@@ -68,9 +59,9 @@ pub async fn post_events(
             .errors
             .iter()
             .take(ERRORS_SHOWN)
-            .map(|(record, reason)| {
-                let line = record.checked_sub(1).and_then(|record| lines.get(record)).unwrap_or(record);
-                json!({ "line": line, "reason": reason })
+            .map(|error| {
+                let record = usize::try_from(error.line).unwrap_or(0).wrapping_sub(1);
+                json!({ "line": lines.get(record).copied().unwrap_or(0), "reason": error.reason })
             })
             .collect();
         let mut told = json!({

@@ -5,7 +5,7 @@ use super::lookup::{self, Column, Found, Lookup, Served};
 use super::values::{self, Int64As, time_json};
 use super::{App, Problem};
 use crate::define::{FeatureReference, Project};
-use crate::platform::ProjectHost;
+use crate::platform::Live;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -43,17 +43,18 @@ pub async fn post_features(
     let request: FeaturesRequest = read_json(&headers, body, BODY_BYTES).await?;
     app.blocking(move |app| {
         let host = app.project(&project)?;
-        let revision = host.revision();
-        let wanted = wanted(&revision.project, &request)?;
-        check_expected(&revision.project, &request.expect)?;
-        let found = find(app, &host, &revision.project, &wanted, &request.entities, &request.request)?;
+        let live = host.live()?;
+        let project = &live.revision.project;
+        let wanted = wanted(project, &request)?;
+        check_expected(project, &request.expect)?;
+        let found = find(app, &live, &wanted, &request.entities, &request.request)?;
         let mut columns = Map::new();
         for (reference, column) in wanted.iter().zip(&found.columns) {
             columns.insert(format!("{}__{}", reference.view, reference.feature), column_json(column, int64));
         }
         let as_of: Map<String, Value> =
             found.as_of_us.iter().map(|(view, us)| (view.clone(), us.map_or(Value::Null, time_json))).collect();
-        ok(&json!({ "revision": revision.number, "as_of": as_of, "columns": columns }))
+        ok(&json!({ "revision": live.revision.number, "as_of": as_of, "columns": columns }))
     })
     .await
 }
@@ -68,8 +69,8 @@ pub async fn get_values(
     let mut given = options.rest();
     app.blocking(move |app| {
         let host = app.project(&project)?;
-        let revision = host.revision();
-        let project = &revision.project;
+        let live = host.live()?;
+        let project = &live.revision.project;
         let names = lookup::value_columns(project, &view).ok_or_else(|| lookup::unknown_view(project, &view))?;
         let wanted: Vec<FeatureReference> =
             names.into_iter().map(|feature| FeatureReference { view: view.clone(), feature }).collect();
@@ -79,7 +80,7 @@ pub async fn get_values(
             let detail = format!("`{name}` is no key of view `{view}`; {}", crate::define::hint(&name, known));
             return Err(Problem::unprocessable(detail).at(format!("?{name}")));
         }
-        let found = find(app, &host, project, &wanted, &entities, &request)?;
+        let found = find(app, &live, &wanted, &entities, &request)?;
         ok(&entity_json(&wanted, &found, &entities, int64))
     })
     .await
@@ -113,8 +114,7 @@ fn check_expected(project: &Project, expect: &BTreeMap<String, String>) -> Resul
 
 fn find(
     app: &App,
-    host: &ProjectHost,
-    project: &Project,
+    live: &Live,
     wanted: &[FeatureReference],
     entities: &BTreeMap<String, Vec<Value>>,
     request: &BTreeMap<String, Vec<Value>>,
@@ -127,9 +127,13 @@ fn find(
         );
         return Err(Problem::unprocessable(detail).at(format!("/entities/{name}")));
     }
-    let compiled = host.compiled();
-    let udf = |view: &str, feature: &str| host.on_demand_udf(view, feature);
-    let served = Served { project, layout: &compiled.layout, online: host.online(), on_demand_udf: &udf };
+    let udf = |view: &str, feature: &str| live.on_demand.get(&(view.to_owned(), feature.to_owned())).cloned();
+    let served = Served {
+        project: &live.revision.project,
+        layout: &live.compiled.layout,
+        online: &*live.online,
+        on_demand_udf: &udf,
+    };
     let asked = Lookup { features: wanted, entities, request, now_us: app.clock().now_us() };
     let found = lookup::lookup(&served, &asked)?;
     app.metrics().lookups(found.entity_rows);

@@ -2,7 +2,7 @@
 
 use crate::define::DefineError;
 use crate::online::OnlineError;
-use crate::platform::PlatformError;
+use crate::platform::{LogError, PlatformError};
 use crate::registry::RegistryError;
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -55,6 +55,11 @@ impl Problem {
         let mut problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", title, detail);
         problem.retry_after_seconds = Some(1);
         problem
+    }
+
+    /// The body is larger than what is taken at once.
+    pub fn too_large(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "the body is too large", detail)
     }
 
     /// Part of the interface, and not of this version.
@@ -171,8 +176,28 @@ impl From<OnlineError> for Problem {
 impl From<PlatformError> for Problem {
     fn from(error: PlatformError) -> Problem {
         match error {
+            PlatformError::NotFound(detail) => Problem::not_found(detail),
+            PlatformError::Invalid(detail) => Problem::unprocessable(detail),
+            PlatformError::Unavailable(detail) => Problem::unavailable(detail),
             PlatformError::Registry(error) => error.into(),
-            other => Problem::internal(other.to_string()),
+            PlatformError::Log(error) => error.into(),
+            PlatformError::Online(error) => error.into(),
+            PlatformError::Storage(error) if error.is_unwritable() => Problem::unavailable(error.to_string()),
+            failed => Problem::internal(failed.to_string()),
+        }
+    }
+}
+
+impl From<LogError> for Problem {
+    fn from(error: LogError) -> Problem {
+        let detail = error.to_string();
+        match error {
+            LogError::KeyReused { .. } => Problem::unprocessable(detail).at("Idempotency-Key"),
+            LogError::TooLarge { .. } => Problem::too_large(detail),
+            LogError::Storage { unwritable: true, .. } | LogError::Closed => Problem::unavailable(detail),
+            LogError::Storage { .. } | LogError::Corrupt { .. } | LogError::NoPosition { .. } => {
+                Problem::internal(detail)
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ mod definitions;
 mod events;
 mod extract;
 mod features;
+mod jobs;
 mod letters;
 pub mod lookup;
 mod metrics;
@@ -48,11 +49,12 @@ struct Inner {
     clock: Arc<dyn Clock>,
     settings: ServeSettings,
     metrics: Metrics,
+    jobs: jobs::Jobs,
 }
 
 impl App {
     pub fn new(platform: Arc<Platform>, clock: Arc<dyn Clock>, settings: ServeSettings) -> App {
-        App { inner: Arc::new(Inner { platform, clock, settings, metrics: Metrics::default() }) }
+        App { inner: Arc::new(Inner { platform, clock, settings, metrics: Metrics::default(), jobs: jobs::Jobs::default() }) }
     }
 
     fn platform(&self) -> &Arc<Platform> {
@@ -61,6 +63,10 @@ impl App {
 
     fn clock(&self) -> &dyn Clock {
         &*self.inner.clock
+    }
+
+    fn jobs(&self) -> &jobs::Jobs {
+        &self.inner.jobs
     }
 
     fn metrics(&self) -> &Metrics {

@@ -11,6 +11,8 @@ pub mod platform;
 pub mod registry;
 pub mod route;
 pub mod rows;
+pub mod serve;
+pub mod settings;
 pub mod source;
 pub mod state;
 pub mod std_module;

@@ -1,1 +1,5 @@
-fn main() {}
+//! The program `onefold`.
+
+fn main() -> std::process::ExitCode {
+    onefold::cli::main()
+}

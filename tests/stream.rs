@@ -8,12 +8,12 @@ use onefold::clock::ManualClock;
 use onefold::define::{FeatureView, read_text};
 use onefold::online::OnlineStore;
 use onefold::platform::{Platform, PlatformSettings, ProjectHost};
-use onefold::registry::ApplyOptions;
+use onefold::registry::{ApplyOptions, ModuleCache};
 use onefold::route::Keys;
 use onefold::source::Records;
 use onefold::storage::{LocalStorage, Storage};
-use onefold_fold::Kind;
-use std::sync::Arc;
+use onefold_fold::{Engine, Kind, Limits};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// A platform over a directory of its own, with a clock that stands still.
@@ -60,9 +60,15 @@ impl Bench {
     }
 }
 
+/// Compiled once for all tests of this process.
+pub fn modules() -> Arc<ModuleCache> {
+    static MODULES: OnceLock<Arc<ModuleCache>> = OnceLock::new();
+    MODULES.get_or_init(|| Arc::new(ModuleCache::new(Engine::new(Limits::default()).unwrap()))).clone()
+}
+
 fn open(directory: &tempfile::TempDir, clock: &Arc<ManualClock>, settings: &PlatformSettings) -> Arc<Platform> {
     let storage: Arc<dyn Storage> = Arc::new(LocalStorage::open(directory.path()).unwrap());
-    Platform::open(settings.clone(), storage, clock.clone()).unwrap()
+    Platform::open_with(settings.clone(), storage, clock.clone(), modules()).unwrap()
 }
 
 /// A value of a column as the brute force has it.

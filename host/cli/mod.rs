@@ -1,3 +1,290 @@
-//! The command line.
+//! The command line: one tree of commands, each a thin client of the interface that HTTP has.
+//!
+//! Exit codes: 0 done; 1 the answer is no; 2 wrong usage or bad input; 3 something outside failed.
 
+mod apply;
+mod client;
+mod dev;
 pub mod generate;
+mod get;
+mod letters;
+mod lookup;
+mod module;
+mod outline;
+mod push;
+mod table;
+mod udf;
+mod udf_flags;
+
+use crate::clock::{Clock, SystemClock};
+use crate::define::{DefineError, hint};
+use crate::settings::{self, Flags, Settings};
+use crate::storage::{LocalStorage, Storage};
+use clap::{CommandFactory, Parser, Subcommand};
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Features written once in WebAssembly, the same in a stream and in a batch.
+#[derive(Parser)]
+#[command(
+    name = "onefold",
+    version,
+    after_help = "Example: onefold dev examples/ecommerce/definitions",
+    disable_help_subcommand = true
+)]
+pub struct Command {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(clap::Args)]
+struct Options {
+    /// Where the data are: a directory or file:// URL [default: ./.onefold].
+    #[arg(long, global = true, value_name = "URL")]
+    data: Option<String>,
+    /// The project [default: the only one, or that of the definitions].
+    #[arg(long, global = true, value_name = "NAME", env = "ONEFOLD_PROJECT")]
+    project: Option<String>,
+    /// The operator's settings [default: onefold.yaml here or above].
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Answer in JSON, for scripts.
+    #[arg(long, global = true)]
+    json: bool,
+    #[arg(long, global = true, hide = true)]
+    server: Option<String>,
+    #[arg(long, global = true, hide = true)]
+    context: Option<String>,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Run everything in one process: apply definitions, take pushes, stream, serve.
+    Dev(dev::DevArgs),
+    /// Make the canonical rows, as files or live.
+    Generate(generate::GenerateArgs),
+    /// Write and try UDFs.
+    Udf(udf::UdfArgs),
+    /// Modules on the platform.
+    Module(module::ModuleArgs),
+    /// Say what definitions would change, and what each change costs.
+    Plan(apply::PlanArgs),
+    /// Make definitions live.
+    Apply(apply::ApplyArgs),
+    /// Print the JSON Schema of definitions, for editors.
+    Schema(get::SchemaArgs),
+    /// Show what is registered.
+    Get(get::GetArgs),
+    /// Send a file's events to a source's stream.
+    Push(push::PushArgs),
+    /// Look features up, once, for people.
+    Lookup(lookup::LookupArgs),
+    /// Serve lookups from data that another process, or none, writes.
+    Serve(dev::ServeArgs),
+    /// Rows that could not be processed.
+    DeadLetters(letters::LettersArgs),
+    /// How the project stands: sources, lag, watermarks, checkpoints, freshness.
+    Status(letters::StatusArgs),
+    #[command(external_subcommand)]
+    Other(Vec<OsString>),
+}
+
+/// Commands of the interface that later versions bring.
+const LATER: [&str; 22] = [
+    "init",
+    "source",
+    "test",
+    "delete",
+    "revisions",
+    "rollback",
+    "pause",
+    "resume",
+    "stream",
+    "topics",
+    "rebuild",
+    "explain",
+    "jobs",
+    "compact",
+    "sql",
+    "token",
+    "import",
+    "consistency",
+    "context",
+    "archive",
+    "web",
+    "migrate",
+];
+
+/// What every command is told.
+pub struct Global {
+    pub settings: Settings,
+    /// `--project`.
+    pub project: Option<String>,
+    /// Answer in JSON.
+    pub json: bool,
+    /// A person watches: show progress.
+    pub progress: bool,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Global {
+    /// The data directory, made if missing.
+    pub fn storage(&self) -> anyhow::Result<Arc<dyn Storage>> {
+        Ok(Arc::new(LocalStorage::open(&self.settings.data)?))
+    }
+}
+
+/// Why a command did not do it, by what its exit code says.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// 1: it was done, and the answer is no.
+    #[error("{0}")]
+    No(String),
+    /// 2: what was typed, or what it names, is wrong.
+    #[error("{0}")]
+    Input(String),
+    /// 3: something that is no fault of the command's.
+    #[error("{0}")]
+    Outside(String),
+}
+
+impl Failure {
+    fn code(&self) -> u8 {
+        match self {
+            Failure::No(_) => 1,
+            Failure::Input(_) => 2,
+            Failure::Outside(_) => 3,
+        }
+    }
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let command = Command::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("ONEFOLD_LOG");
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match run(command) {
+        Ok(code) => code,
+        Err(error) => {
+            // Nowhere to say that standard error is closed.
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::from(code_of(&error))
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    let Command { options, action } = command;
+    if options.server.is_some() || options.context.is_some() {
+        let message = "--server and --context are not in this version yet: commands work on --data, through the \
+                       process that holds it if one runs";
+        return Err(Failure::Input(message.to_owned()).into());
+    }
+    let listen = match &action {
+        Action::Dev(args) => args.listen.clone(),
+        Action::Serve(args) => args.listen.clone(),
+        _ => None,
+    };
+    let flags = Flags { config: options.config, data: options.data, listen };
+    let directory = std::env::current_dir()?;
+    let settings = settings::load(&flags, &directory, &|name| std::env::var(name).ok())?;
+    let global = Global {
+        settings,
+        project: options.project,
+        json: options.json,
+        progress: std::io::stderr().is_terminal(),
+        clock: Arc::new(SystemClock::new()),
+    };
+    match action {
+        Action::Dev(args) => dev::dev(&args, &global),
+        Action::Serve(args) => dev::serve(&args, &global),
+        Action::Generate(args) => generated(&args, &global),
+        Action::Udf(args) => udf::run(&args, &global),
+        Action::Module(args) => module::run(&args, &global),
+        Action::Plan(args) => apply::plan(&args, &global),
+        Action::Apply(args) => apply::apply(&args, &global),
+        Action::Schema(args) => get::schema(&args, &global),
+        Action::Get(args) => get::get(&args, &global),
+        Action::Push(args) => push::run(&args, &global),
+        Action::Lookup(args) => lookup::run(&args, &global),
+        Action::DeadLetters(args) => letters::letters(&args, &global),
+        Action::Status(args) => letters::status(&args, &global),
+        Action::Other(words) => Err(unknown_command(&words).into()),
+    }
+}
+
+fn generated(args: &generate::GenerateArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    let made = generate::generate(args, &*global.clock, global.progress)?;
+    match global.json {
+        true => print(&serde_json::json!({ "rows": made.rows, "broken": made.broken }).to_string())?,
+        false => print(&format!("{} rows, {} of them broken", made.rows, made.broken))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn unknown_command(words: &[OsString]) -> Failure {
+    let name = words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
+    if LATER.contains(&name.as_str()) {
+        return Failure::Input(format!("`onefold {name}` is not in this version yet"));
+    }
+    let tree = Command::command();
+    let known: Vec<&str> = tree.get_subcommands().map(clap::Command::get_name).collect();
+    Failure::Input(format!("there is no command `{name}`; {}", hint(&name, known)))
+}
+
+fn code_of(error: &anyhow::Error) -> u8 {
+    for cause in error.chain() {
+        if let Some(failure) = cause.downcast_ref::<Failure>() {
+            return failure.code();
+        }
+        if cause.is::<DefineError>() || cause.is::<settings::SettingsError>() {
+            return 2;
+        }
+    }
+    3
+}
+
+/// One line (or several) on standard output. A reader that has gone away is no error: `| head` has seen enough.
+pub fn print(text: &str) -> anyhow::Result<()> {
+    let written = writeln!(std::io::stdout().lock(), "{text}");
+    match written {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// One line for people on standard error.
+pub fn note(text: &str) {
+    // Nothing depends on it being seen.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tree_holds_together_and_every_command_has_an_example() {
+        Command::command().debug_assert();
+        let mut waiting = vec![Command::command()];
+        while let Some(mut command) = waiting.pop() {
+            let name = command.get_name().to_owned();
+            let help = command.render_long_help().to_string();
+            assert!(help.contains("Example"), "`{name} --help` shows no example:\n{help}");
+            waiting.extend(command.get_subcommands().cloned());
+        }
+    }
+
+    #[test]
+    fn commands_that_do_not_exist_are_told_from_those_to_come() {
+        let said = |word: &str| unknown_command(&[OsString::from(word)]).to_string();
+        assert_eq!(said("explain"), "`onefold explain` is not in this version yet");
+        assert_eq!(said("aply"), "there is no command `aply`; did you mean `apply`?");
+    }
+}

@@ -7,6 +7,7 @@ mod canonical;
 mod catalog;
 mod check;
 mod digest;
+mod embedded;
 mod error;
 mod fingerprint;
 mod located;
@@ -29,10 +30,13 @@ pub use check::{
 };
 pub use error::{DefineError, Problem};
 pub use fingerprint::{FOLD_RULES, entity_table};
+pub use located::{Located, NotYet};
 pub use lock::{Lock, LockLine, Upgrade};
 pub use model::*;
-pub use names::check_name;
+pub use names::{check_name, hint};
 pub use plan::{Build, Change, ChangeKind, Cost, Plan};
-pub use read::{Definitions, Document, read_directory, read_text};
+pub use read::{
+    DefinitionFile, Definitions, Document, definition_files, read_directory, read_files, read_text, read_yaml,
+};
 pub use schema::definition_schema;
 pub use window_text::{duration_text, parse_duration, window_words};

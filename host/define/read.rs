@@ -4,8 +4,8 @@ use super::error::{DefineError, Problem};
 use super::located::Located;
 use super::names::hint;
 use super::typed::Typed;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_saphyr::{DefaultMessageFormatter, Error as YamlError, MessageFormatter, NonFiniteFloatPolicy, Options};
 use std::path::{Path, PathBuf};
@@ -18,6 +18,8 @@ const DEEPEST_DIRECTORY: usize = 32;
 
 /// The operator's file may lie beside definitions and is none.
 const SETTINGS_FILE: &str = "onefold.yaml";
+
+const NO_DEFINITIONS: &str = "it holds no definitions: put YAML documents with a `kind` into files named *.yaml";
 
 const KINDS: [&str; 8] =
     ["project", "source", "entity", "feature_view", "on_demand_feature_view", "feature_service", "module", "test"];
@@ -58,8 +60,24 @@ impl DocumentPlace {
     }
 }
 
+/// A file of definitions with its text, so that one process can read it and another make sense of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DefinitionFile {
+    /// As shown to people: relative to the directory that was read.
+    pub file: String,
+    /// Absolute: what relative paths in it start from.
+    pub directory: PathBuf,
+    pub text: String,
+}
+
 /// Reads every `*.yaml` and `*.yml` below a directory, or one such file. Hidden directories are passed over.
 pub fn read_directory(path: &Path) -> Result<Definitions, DefineError> {
+    read_files(&definition_files(path)?)
+}
+
+/// The files that `read_directory` reads, unread as to what they mean.
+pub fn definition_files(path: &Path) -> Result<Vec<DefinitionFile>, DefineError> {
     let mut files = Vec::new();
     if path.is_dir() {
         list(path, 0, &mut files)?;
@@ -67,19 +85,32 @@ pub fn read_directory(path: &Path) -> Result<Definitions, DefineError> {
     } else {
         files.push(path.to_path_buf());
     }
-    let (mut definitions, mut problems) = (Definitions::default(), Vec::new());
+    let mut read = Vec::with_capacity(files.len());
     for file in &files {
         let text = read_file(file)?;
         let shown = match file.strip_prefix(path) {
             Ok(below) if !below.as_os_str().is_empty() => below,
             _ => file,
         };
-        let directory = file.parent().map(Path::to_path_buf);
-        read_into(&shown.to_string_lossy(), directory, &text, &mut definitions, &mut problems);
+        let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory = std::path::absolute(directory).map_err(|error| unreadable(file, error))?;
+        read.push(DefinitionFile { file: shown.to_string_lossy().into_owned(), directory, text });
+    }
+    if read.is_empty() {
+        return Err(unreadable(path, NO_DEFINITIONS));
+    }
+    Ok(read)
+}
+
+/// Reads the documents of files.
+pub fn read_files(files: &[DefinitionFile]) -> Result<Definitions, DefineError> {
+    let (mut definitions, mut problems) = (Definitions::default(), Vec::new());
+    for DefinitionFile { file, directory, text } in files {
+        read_into(file, Some(directory.clone()), text, &mut definitions, &mut problems);
     }
     if definitions.documents.is_empty() && problems.is_empty() {
-        let reason = "it holds no definitions: put YAML documents with a `kind` into files named *.yaml";
-        return Err(unreadable(path, reason));
+        let place = files.first().map_or(Path::new("."), |file| &file.directory);
+        return Err(unreadable(place, NO_DEFINITIONS));
     }
     finish(definitions, problems)
 }
@@ -140,6 +171,11 @@ fn read_file(file: &Path) -> Result<String, DefineError> {
 
 fn unreadable(path: &Path, reason: impl ToString) -> DefineError {
     DefineError::Unreadable { path: path.display().to_string(), reason: reason.to_string() }
+}
+
+/// Reads one YAML document of any shape, under the bounds and with the messages of definitions.
+pub fn read_yaml<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, Problem> {
+    parse_as(&DocumentPlace { file: file.into(), lines_before: 0, directory: None }, text)
 }
 
 /// One document after the other, so that each has its own problem, and a broken one hides no other.

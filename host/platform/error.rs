@@ -1,5 +1,6 @@
 //! What can go wrong with a request to the platform, by what its sender must do.
 
+use crate::batch::BatchError;
 use crate::online::OnlineError;
 use crate::registry::RegistryError;
 use crate::source::LogError;
@@ -28,6 +29,8 @@ pub enum PlatformError {
     Compile(#[from] CompileError),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Batch(BatchError),
     #[error(transparent)]
     Storage(#[from] StorageError),
     #[error(transparent)]

@@ -1,12 +1,20 @@
 //! Everything of one process over one data directory: its projects, each with its registry, logs, stream and values.
 
 mod error;
+mod history;
+mod materialize;
 mod project;
 mod recover;
+mod verify;
 
 pub use error::PlatformError;
+pub use history::Pins;
+pub use materialize::{MaterializeRequest, MaterializeSummary};
 pub use project::{Live, ProjectHost, ProjectStatus, Pushed};
+/// What a push is made of, for those who do not know where logs are.
+pub use crate::source::{IdempotencyKey, LogError, Records};
 pub use recover::{Recovery, layout_over, stored_tables};
+pub use verify::{Difference, Verified};
 
 use crate::clock::Clock;
 use crate::define::Definitions;
@@ -52,17 +60,31 @@ impl Platform {
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Platform>, PlatformError> {
         let engine = Engine::new(Limits::default()).map_err(|error| PlatformError::Engine(error.to_string()))?;
-        let platform = Arc::new(Platform {
-            settings,
-            storage: storage.clone(),
-            clock,
-            modules: Arc::new(ModuleCache::new(engine)),
-            projects: RwLock::default(),
-        });
+        Platform::open_with(settings, storage, clock, Arc::new(ModuleCache::new(engine)))
+    }
+
+    /// The same with modules that may have been compiled already.
+    pub fn open_with(
+        settings: PlatformSettings,
+        storage: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+        modules: Arc<ModuleCache>,
+    ) -> Result<Arc<Platform>, PlatformError> {
+        let platform = Platform::at_rest(settings, storage.clone(), clock, modules);
         for project in Registry::projects(storage.as_ref())? {
             platform.host(&project)?.start()?;
         }
         Ok(platform)
+    }
+
+    /// A platform that folds nothing: for work on the data itself, whose owner the caller is.
+    pub fn at_rest(
+        settings: PlatformSettings,
+        storage: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+        modules: Arc<ModuleCache>,
+    ) -> Arc<Platform> {
+        Arc::new(Platform { settings, storage, clock, modules, projects: RwLock::default() })
     }
 
     pub fn projects(&self) -> Vec<String> {
@@ -115,7 +137,8 @@ impl Platform {
         projects.values().try_for_each(|project| project.stop())
     }
 
-    fn host(&self, name: &str) -> Result<Arc<ProjectHost>, PlatformError> {
+    /// The host of a project, made if there is none yet.
+    pub fn host(&self, name: &str) -> Result<Arc<ProjectHost>, PlatformError> {
         let mut projects = self.projects.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(host) = projects.get(name) {
             return Ok(host.clone());

@@ -8,7 +8,10 @@ use crate::online::{EmbeddedStore, OnlineStore};
 use crate::registry::{ModuleCache, Proposal, Registry, Revision, commit};
 use crate::source::{Append, IdempotencyKey, LogSettings, PushLog, Records};
 use crate::storage::Storage;
-use crate::stream::{Compiled, Letter, RouteError, Stream, StreamSettings, StreamStatus, load_letters};
+use crate::route::GROUPS;
+use crate::stream::{
+    Compiled, Letter, RouteError, Stopped, Stream, StreamParts, StreamSettings, StreamStatus, load_letters,
+};
 use arrow::array::AsArray;
 use arrow::datatypes::TimestampMicrosecondType;
 use bytes::Bytes;
@@ -181,19 +184,14 @@ impl ProjectHost {
             clock: self.clock.clone(),
             logs: logs.clone(),
             prepare: &prepare,
-            writer: format!("{:x}-{:x}", self.clock.now_us(), std::process::id()),
+            writer: self.writer_name(),
             progress: &|_, _| {},
         };
         let (parts, online) = recovery.run()?;
         let compiled = parts.compiled.clone();
         let on_demand = self.on_demand_udfs(&project)?;
         commit(revision.created_at_us)?;
-        let settings = StreamSettings {
-            threads: self.settings.threads.max(1),
-            checkpoint_every_us: self.settings.checkpoint_every_us,
-            idle_us: self.settings.idle_us,
-        };
-        let running = Stream::start(parts, settings)?;
+        let running = Stream::start(parts, self.stream_settings())?;
         for (source, log) in &logs {
             // A lookup must not show less than was shown before: what is in the log is folded first.
             if !running.wait_served(source, log.end_position(), CATCH_UP) {
@@ -219,6 +217,66 @@ impl ProjectHost {
         Ok(udfs)
     }
 
+    pub(super) fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
+    }
+
+    pub(super) fn clock(&self) -> &dyn Clock {
+        self.clock.as_ref()
+    }
+
+    /// A name under which no other process writes.
+    pub(super) fn writer_name(&self) -> String {
+        format!("{:x}-{:x}", self.clock.now_us(), std::process::id())
+    }
+
+    pub(super) fn log(&self, source: &str) -> Option<Arc<PushLog>> {
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner).get(source).cloned()
+    }
+
+    /// Prepares UDFs of registered modules.
+    pub fn preparer(&self) -> impl Fn(&UdfUse, &[Field]) -> Result<Udf, String> + '_ {
+        |udf, inputs| self.prepare(udf, inputs)
+    }
+
+    /// Stops the stream at a stored barrier, lets `look` see its state, and starts it again where it was.
+    pub(super) fn while_stopped<T>(
+        &self,
+        look: impl FnOnce(&Live, &Stopped) -> Result<T, PlatformError>,
+    ) -> Result<T, PlatformError> {
+        let mut stream = self.stream();
+        let live = self.live()?;
+        let running = stream.take().ok_or_else(|| {
+            PlatformError::Unavailable(format!("the stream of project `{}` is not running", self.name()))
+        })?;
+        let stopped = running.stop()?;
+        let seen = look(&live, &stopped);
+        let positions = stopped.positions.iter();
+        let parts = StreamParts {
+            project: Arc::new(live.revision.project.clone()),
+            compiled: live.compiled.clone(),
+            online: live.online.clone(),
+            logs: self.open_logs(&live.revision.project)?,
+            storage: self.storage.clone(),
+            clock: self.clock.clone(),
+            checkpoints: stopped.checkpoints,
+            groups: stopped.groups,
+            positions: positions.map(|(source, at)| (source.clone(), vec![*at; GROUPS as usize])).collect(),
+            clocks: stopped.clocks,
+            letters: Vec::new(),
+        };
+        *stream = Some(Stream::start(parts, self.stream_settings())?);
+        seen
+    }
+
+    fn stream_settings(&self) -> StreamSettings {
+        StreamSettings {
+            threads: self.settings.threads.max(1),
+            checkpoint_every_us: self.settings.checkpoint_every_us,
+            idle_us: self.settings.idle_us,
+        }
+    }
+
     fn prepare(&self, udf: &UdfUse, inputs: &[Field]) -> Result<Udf, String> {
         let module = self.modules.registered(&self.registry, &udf.module, &udf.digest);
         let module = module.map_err(|error| error.to_string())?;
@@ -226,7 +284,7 @@ impl ProjectHost {
     }
 
     /// The logs of all push sources, opened once.
-    fn open_logs(&self, project: &Project) -> Result<BTreeMap<String, Arc<PushLog>>, PlatformError> {
+    pub(super) fn open_logs(&self, project: &Project) -> Result<BTreeMap<String, Arc<PushLog>>, PlatformError> {
         let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
         for source in project.sources.values().filter(|source| source.push) {
             if !logs.contains_key(&source.name) {
@@ -257,8 +315,7 @@ impl ProjectHost {
                 "source `{source}` takes no pushes: add `stream: {{ push: {{}} }}` to it"
             )));
         }
-        let log = self.logs.lock().unwrap_or_else(PoisonError::into_inner).get(source).cloned();
-        let log = log.ok_or_else(|| PlatformError::Unavailable(format!("the log of `{source}` is not open yet")))?;
+        let log = self.log(source).ok_or_else(|| PlatformError::Unavailable(format!("the log of `{source}` is not open yet")))?;
         self.check_memory()?;
         let arrival_us = self.clock.now_us();
         let pushed = look_through(definition, &records, arrival_us)?;
@@ -315,8 +372,7 @@ impl ProjectHost {
 
     /// The bytes of a record of a source's log.
     pub fn raw_record(&self, source: &str, position: u64) -> Result<Option<Vec<u8>>, PlatformError> {
-        let log = self.logs.lock().unwrap_or_else(PoisonError::into_inner).get(source).cloned();
-        let Some(log) = log.filter(|log| position < log.end_position()) else { return Ok(None) };
+        let Some(log) = self.log(source).filter(|log| position < log.end_position()) else { return Ok(None) };
         let batches = log.reader(position)?.next(1, Duration::ZERO)?;
         Ok(batches.first().and_then(|batch| batch.records.get(0)).map(<[u8]>::to_vec))
     }

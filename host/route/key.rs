@@ -63,6 +63,17 @@ impl Keys {
         Ok(keys)
     }
 
+    /// Keys that are encoded already.
+    pub fn from_bytes<'a>(encoded: impl Iterator<Item = &'a [u8]>) -> Keys {
+        let mut keys = Keys { offsets: vec![0], ..Keys::default() };
+        for key in encoded {
+            keys.bytes.extend_from_slice(key);
+            keys.offsets.push(keys.bytes.len());
+            keys.hashes.push(hash(key));
+        }
+        keys
+    }
+
     pub fn len(&self) -> usize {
         self.hashes.len()
     }

@@ -2,6 +2,11 @@
 
 mod batch;
 mod layout;
+mod on_demand;
 
 pub use batch::{Failure, RefusedRow, RowBatch, RowsError, Stage, Transforms};
-pub use layout::{Layout, MadeOf, RowSet, RowSpace, Step, TableFeature, TableLayout, UnknownColumn, ViewColumn, ViewLayout, retention_us};
+pub use layout::{
+    Layout, MadeOf, RowSet, RowSpace, Step, TableFeature, TableLayout, UnknownColumn, ViewColumn, ViewLayout,
+    retention_us,
+};
+pub use on_demand::{OnDemandValues, on_demand_values};

@@ -362,7 +362,11 @@ fn run_worker(
                 let mut sizes = shared.sizes.lock().unwrap_or_else(PoisonError::into_inner);
                 sizes[number] = worker.sizes();
             }
-            Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                // Values that are due are written, so that what is read after a stop is as of its clock.
+                while worker.due()? {}
+                return Ok(());
+            }
             Err(RecvTimeoutError::Timeout) => due = worker.due()?,
         }
     }

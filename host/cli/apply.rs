@@ -1,0 +1,118 @@
+//! `onefold plan` and `onefold apply`.
+
+use super::client::{Reach, check_directory, project_path};
+use super::{Failure, Global, print};
+use crate::define::{Lock, definition_files, project_name, read_files};
+use crate::serve::{DIRECTORY_TYPE, Directory};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Say what definitions would change, and what each change costs.
+#[derive(clap::Args)]
+#[command(after_help = "Example: onefold plan examples/ecommerce/definitions --check")]
+pub struct PlanArgs {
+    /// The definitions: a directory, or one file.
+    dir: PathBuf,
+    /// Exit with 1 if anything would change.
+    #[arg(long)]
+    check: bool,
+    #[command(flatten)]
+    moves: Moves,
+}
+
+/// Make definitions live.
+#[derive(clap::Args)]
+#[command(after_help = "Example: onefold apply examples/ecommerce/definitions --upgrade ecommerce")]
+pub struct ApplyArgs {
+    /// The definitions: a directory, or one file.
+    dir: PathBuf,
+    #[command(flatten)]
+    moves: Moves,
+    /// Do it although something would stop working.
+    #[arg(long)]
+    allow_breaking: bool,
+}
+
+/// Which lines of onefold.lock may move.
+#[derive(clap::Args, Clone, Default)]
+pub struct Moves {
+    /// Fail if a line of onefold.lock would move.
+    #[arg(long, conflicts_with = "upgrade")]
+    locked: bool,
+    /// Let this module, or all of them, move to the newest version.
+    #[arg(long, value_name = "MODULE", num_args = 0..=1, default_missing_value = "*")]
+    upgrade: Option<String>,
+}
+
+/// Definitions as they are sent.
+pub struct Sent {
+    pub project: String,
+    pub body: Directory,
+}
+
+impl Sent {
+    /// Reads a directory; what is wrong with its text is found here, before anything is asked of anyone.
+    pub fn read(dir: &Path, global: &Global, embedded: bool) -> anyhow::Result<Sent> {
+        check_directory(dir)?;
+        let files = definition_files(dir)?;
+        let definitions = read_files(&files)?;
+        let project = project_name(&definitions, global.project.as_deref())?;
+        Ok(Sent { project, body: Directory { files, lock: Lock::read(dir)?, embedded } })
+    }
+
+    fn put(&self, reach: &Reach, query: &str) -> anyhow::Result<Value> {
+        let path = format!("{}?{query}", project_path(&self.project, &["definitions"]));
+        let body = serde_json::to_vec(&self.body)?;
+        reach.send("PUT", &path, &[("content-type", DIRECTORY_TYPE)], body)?.json()
+    }
+}
+
+pub fn plan(args: &PlanArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    let sent = Sent::read(&args.dir, global, false)?;
+    let reach = Reach::open(global, "onefold plan")?;
+    let told = sent.put(&reach, &format!("dry_run=true{}", args.moves.query()))?;
+    show(&told, global)?;
+    let changes = told["changes"].as_array().is_some_and(|changes| !changes.is_empty());
+    Ok(if args.check && changes { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+pub fn apply(args: &ApplyArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    let sent = Sent::read(&args.dir, global, false)?;
+    let reach = Reach::open(global, "onefold apply")?;
+    let told = apply_over(&reach, &sent, &args.dir, &args.moves, args.allow_breaking)?;
+    show(&told, global)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Applies, and writes the lock beside the definitions.
+fn apply_over(reach: &Reach, sent: &Sent, dir: &Path, moves: &Moves, allow_breaking: bool) -> anyhow::Result<Value> {
+    let told = sent.put(reach, &format!("allow_breaking={allow_breaking}{}", moves.query()))?;
+    let lock: Lock = serde_json::from_value(told["lock"].clone())
+        .map_err(|error| Failure::Outside(format!("the server sent no lock: {error}")))?;
+    lock.write(dir)?;
+    Ok(told)
+}
+
+impl Moves {
+    fn query(&self) -> String {
+        let mut query = if self.locked { "&locked=true".to_owned() } else { String::new() };
+        if let Some(modules) = &self.upgrade {
+            query.push_str(&format!("&upgrade={}", super::client::escaped(modules)));
+        }
+        query
+    }
+}
+
+fn show(told: &Value, global: &Global) -> anyhow::Result<()> {
+    if !global.json {
+        return print(told["text"].as_str().unwrap_or_default().trim_end());
+    }
+    let mut told = told.clone();
+    if let Value::Object(members) = &mut told {
+        for extra in ["text", "lock", "tests"] {
+            members.remove(extra);
+        }
+    }
+    print(&told.to_string())
+}

@@ -1,0 +1,290 @@
+//! The interface described for machines (OpenAPI 3.1): what `/openapi.json` answers.
+
+use super::definitions::DIRECTORY_TYPE;
+use super::router::DOCUMENT_PATHS;
+use serde_json::{Map, Value, json};
+
+/// One thing a path does.
+struct Operation {
+    method: &'static str,
+    path: &'static str,
+    summary: &'static str,
+    /// Query parameters and headers: (name, where, description).
+    parameters: &'static [(&'static str, &'static str, &'static str)],
+    /// Media types of the body and its schema.
+    body: Option<(&'static [&'static str], &'static str)>,
+    /// Status, what it means, schema.
+    answers: &'static [(&'static str, &'static str, &'static str)],
+}
+
+const GET: Operation =
+    Operation { method: "get", path: "", summary: "", parameters: &[], body: None, answers: &[("200", "It", "any")] };
+
+const DRY_RUN: (&str, &str, &str) = ("dry_run", "query", "true: only say what would change");
+const INT64: (&str, &str, &str) = ("int64", "query", "string: write int64 values as text");
+
+/// Below `/v1/projects/{project}`.
+const IN_PROJECT: &[Operation] = &[
+    Operation {
+        method: "post",
+        path: "/modules",
+        summary: "Upload a module of UDFs",
+        parameters: &[("name", "query", "the module's name; required")],
+        body: Some((&["application/wasm", "application/octet-stream"], "binary")),
+        answers: &[
+            ("200", "These bytes were there already", "module"),
+            ("201", "A new version", "module"),
+            ("422", "Refused: what was seen, the rule and the remedy", "problem"),
+        ],
+    },
+    Operation { path: "/modules", summary: "All versions of all modules", ..GET },
+    Operation { path: "/modules/{name}", summary: "The versions of a module", ..GET },
+    Operation {
+        path: "/modules/{name}/{version}",
+        summary: "A version of a module; with Accept: application/wasm its bytes",
+        answers: &[("200", "The version", "module")],
+        ..GET
+    },
+    Operation {
+        method: "delete",
+        path: "/modules/{name}/{version}",
+        summary: "Delete a version that nothing uses",
+        answers: &[("204", "Deleted", ""), ("409", "It is used", "problem")],
+        ..GET
+    },
+    Operation {
+        method: "put",
+        path: "/definitions",
+        summary: "Plan definitions and, unless dry, apply them",
+        parameters: &[
+            DRY_RUN,
+            ("upgrade", "query", "modules that may move to their newest version, separated by commas; * for all"),
+            ("locked", "query", "true: fail if a module would move"),
+            ("allow_breaking", "query", "true: apply although something would stop working"),
+            ("If-Match", "header", "the revision that was seen"),
+        ],
+        body: Some((&["application/yaml", "application/json", DIRECTORY_TYPE], "any")),
+        answers: &[
+            ("200", "What changes, and the revision", "plan"),
+            ("409", "Another revision is live, or something would break", "problem"),
+            ("422", "The definitions are wrong: file, line and remedy of each problem", "problem"),
+        ],
+    },
+    Operation { path: "/definitions", summary: "All that is registered", ..GET },
+    Operation { path: "/revisions", summary: "What was applied when, newest first", ..GET },
+    Operation {
+        method: "post",
+        path: "/sources/{name}/events",
+        summary: "Push events",
+        parameters: &[
+            ("wait", "query", "served: answer when a lookup would see them"),
+            ("Idempotency-Key", "header", "names this push for a day: a repeat is answered as the first was"),
+        ],
+        body: Some((&["application/x-ndjson", "application/json"], "any")),
+        answers: &[
+            ("202", "Durable", "pushed"),
+            ("413", "Too large: send it in parts", "problem"),
+            ("415", "No type that is taken", "problem"),
+            ("422", "The key came with another body", "problem"),
+            ("503", "Not now: see Retry-After", "problem"),
+        ],
+    },
+    Operation {
+        method: "post",
+        path: "/features",
+        summary: "Look features up for many entities",
+        parameters: &[INT64],
+        body: Some((&["application/json"], "lookup")),
+        answers: &[
+            ("200", "One column a feature, one position an entity row", "found"),
+            ("404", "No such service, view or feature", "problem"),
+            ("409", "A fingerprint is not the expected one", "problem"),
+            ("422", "A key is missing or of another type", "problem"),
+        ],
+    },
+    Operation {
+        path: "/feature-views/{name}/values",
+        summary: "One entity's values: ?product_id=p1",
+        parameters: &[INT64],
+        answers: &[("200", "The values", "any"), ("404", "No such view", "problem")],
+        ..GET
+    },
+    Operation {
+        path: "/dead-letters",
+        summary: "Rows that could not be processed",
+        parameters: &[("source", "query", "of this source only")],
+        answers: &[("200", "Letters", "dead_letters")],
+        ..GET
+    },
+    Operation {
+        method: "post",
+        path: "/dead-letters/replay",
+        summary: "Process letters again, after the fix",
+        body: Some((&["application/json"], "replay")),
+        answers: &[("200", "What became of them", "any")],
+        ..GET
+    },
+    Operation { path: "/status", summary: "Sources, lag, watermarks, checkpoints, state", ..GET },
+];
+
+/// At the root.
+const AT_ROOT: &[Operation] = &[
+    Operation { path: "/healthz", summary: "Whether the process lives", ..GET },
+    Operation { path: "/readyz", summary: "Whether lookups are answered", ..GET },
+    Operation { path: "/metrics", summary: "Metrics, as text for Prometheus", ..GET },
+    Operation { path: "/openapi.json", summary: "This document", ..GET },
+    Operation { path: "/v1/schema", summary: "The JSON Schema of definitions", ..GET },
+    Operation { path: "/v1/projects", summary: "The projects", ..GET },
+];
+
+/// The document.
+pub fn document() -> Value {
+    let mut paths = Map::new();
+    for operation in AT_ROOT {
+        add(&mut paths, operation.path.to_owned(), operation);
+    }
+    for operation in IN_PROJECT {
+        add(&mut paths, format!("/v1/projects/{{project}}{}", operation.path), operation);
+    }
+    for (path, kind) in DOCUMENT_PATHS {
+        let all = format!("/v1/projects/{{project}}/{path}");
+        let one = format!("{all}/{{name}}");
+        add(&mut paths, all.clone(), &Operation { summary: "All that are registered", ..GET });
+        if let Some(summary) = paths.get_mut(&all).and_then(|path| path.pointer_mut("/get/summary")) {
+            *summary = json!(format!("Every registered {}", kind.singular()));
+        }
+        add(&mut paths, one.clone(), &Operation { summary: "One that is registered", ..GET });
+        if let Some(summary) = paths.get_mut(&one).and_then(|path| path.pointer_mut("/get/summary")) {
+            *summary = json!(format!("A registered {}", kind.singular()));
+        }
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Onefold",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Features written once in WebAssembly, the same in a stream and in a batch",
+            "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
+        },
+        "paths": paths,
+        "components": { "schemas": schemas() },
+    })
+}
+
+fn add(paths: &mut Map<String, Value>, path: String, operation: &Operation) {
+    let mut parameters: Vec<Value> = names_in(&path)
+        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
+        .collect();
+    for (name, place, description) in operation.parameters {
+        let schema = json!({ "type": "string" });
+        parameters.push(json!({ "name": name, "in": place, "description": description, "schema": schema }));
+    }
+    let mut answers = Map::new();
+    for (status, description, schema) in operation.answers {
+        answers.insert((*status).to_owned(), answer(description, schema));
+    }
+    answers.entry("default").or_insert_with(|| answer("It could not be done", "problem"));
+    let words = path.split(['/', '{', '}', '-', '.']).filter(|word| !word.is_empty() && *word != "v1");
+    let id = std::iter::once(operation.method).chain(words).collect::<Vec<_>>().join("_");
+    let mut described = json!({
+        "operationId": id,
+        "summary": operation.summary,
+        "parameters": parameters,
+        "responses": answers,
+    });
+    if let Some((types, schema)) = operation.body {
+        let content: Map<String, Value> =
+            types.iter().map(|media_type| ((*media_type).to_owned(), json!({ "schema": reference(schema) }))).collect();
+        described["requestBody"] = json!({ "required": true, "content": content });
+    }
+    let entry = paths.entry(path).or_insert_with(|| json!({}));
+    entry[operation.method] = described;
+}
+
+fn names_in(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+}
+
+fn answer(description: &str, schema: &str) -> Value {
+    match schema {
+        "" => json!({ "description": description }),
+        "problem" => json!({
+            "description": description,
+            "content": { "application/problem+json": { "schema": reference(schema) } },
+        }),
+        _ => json!({
+            "description": description,
+            "content": { "application/json": { "schema": reference(schema) } },
+        }),
+    }
+}
+
+fn reference(schema: &str) -> Value {
+    match schema {
+        "any" => json!({}),
+        "binary" => json!({ "type": "string", "contentMediaType": "application/wasm" }),
+        name => json!({ "$ref": format!("#/components/schemas/{name}") }),
+    }
+}
+
+fn schemas() -> Value {
+    let text = || json!({ "type": "string" });
+    let whole = || json!({ "type": "integer" });
+    let list = |items: Value| json!({ "type": "array", "items": items });
+    let object = |properties: Value| json!({ "type": "object", "properties": properties });
+    let columns = || json!({ "type": "object", "additionalProperties": { "type": "array" } });
+    let time = || json!({ "type": ["string", "null"], "format": "date-time" });
+    json!({
+        "problem": {
+            "type": "object",
+            "description": "RFC 9457",
+            "required": ["type", "title", "status", "detail"],
+            "properties": {
+                "type": text(), "title": text(), "status": whole(), "detail": text(),
+                "path": { "type": "string", "description": "what was wrong: a place in the body, a parameter, or file:line" },
+            },
+        },
+        "module": object(json!({
+            "name": text(), "version": whole(), "digest": text(), "size": whole(),
+            "udfs": list(object(json!({ "name": text(), "role": text(), "doc": text(), "params": {} }))),
+        })),
+        "plan": object(json!({
+            "revision": whole(),
+            "changes": list(object(json!({
+                "kind": text(), "name": text(), "change": { "enum": ["create", "update", "delete"] },
+                "feature": { "type": ["string", "null"] }, "summary": { "type": ["string", "null"] },
+                "cost": object(json!({
+                    "build": { "enum": ["none", "column", "rebuild"] },
+                    "history_rows": { "type": ["integer", "null"] }, "state_bytes": { "type": ["integer", "null"] },
+                })),
+                "breaks": list(text()),
+            }))),
+            "warnings": list(text()),
+        })),
+        "pushed": object(json!({
+            "accepted": whole(), "dead_lettered": whole(), "position": whole(),
+            "errors": list(object(json!({ "line": whole(), "reason": text() }))),
+            "served": { "type": "boolean", "description": "with wait=served: whether a lookup sees them now" },
+        })),
+        "lookup": object(json!({
+            "service": text(), "features": list(text()), "entities": columns(), "request": columns(),
+            "expect": { "type": "object", "additionalProperties": text() },
+        })),
+        "found": object(json!({
+            "revision": whole(),
+            "as_of": { "type": "object", "additionalProperties": time() },
+            "columns": { "type": "object", "additionalProperties": object(json!({
+                "fingerprint": text(), "values": list(json!({})),
+                "statuses": list(json!({ "enum": ["PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE", "ERROR"] })),
+                "event_timestamps": list(time()), "valid_until": list(time()),
+                "stale": list(json!({ "type": "boolean" })), "reasons": list(json!({ "type": ["string", "null"] })),
+            })) },
+        })),
+        "dead_letters": object(json!({ "dead_letters": list(object(json!({
+            "id": text(), "source": text(), "position": text(), "stage": text(), "feature": { "type": ["string", "null"] },
+            "reason": text(), "message": text(), "module": { "type": ["string", "null"] }, "raw": text(), "at": time(),
+            "open": { "type": "boolean" },
+        }))) })),
+        "replay": object(json!({ "ids": list(text()), "source": text() })),
+    })
+}

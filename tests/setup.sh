@@ -2,7 +2,7 @@
 
 # packages_for PROGRAM:PACKAGE…: installs the packages of Debian whose programs are missing.
 packages_for() {
-    local pair missing=() as_root=()
+    local pair missing=()
     for pair in "$@"; do
         command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
     done
@@ -10,9 +10,14 @@ packages_for() {
     if ! [ -e /usr/include/stdlib.h ]; then
         missing+=(libc6-dev)
     fi
-    if [ ${#missing[@]} -eq 0 ]; then
-        return
+    if [ ${#missing[@]} -gt 0 ]; then
+        install_packages "${missing[@]}"
     fi
+}
+
+# install_packages PACKAGE…: as root or with sudo, or says what to type.
+install_packages() {
+    local missing=("$@") as_root=()
     if ! command -v apt-get >/dev/null; then
         echo "error: install ${missing[*]} (the names are Debian's), then run this again" >&2
         exit 3

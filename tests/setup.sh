@@ -33,17 +33,32 @@ install_packages() {
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}"
 }
 
-# The toolchain of rust-toolchain.toml with its Wasm target: a toolchain that is there already does not fetch it by itself.
-rust_with_wasm() {
-    if ! command -v cargo >/dev/null && [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo" ]; then
+# A cargo that rustup has put where this shell does not look is found all the same.
+find_cargo() {
+    if ! command -v cargo >/dev/null; then
         PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH
     fi
     if ! command -v cargo >/dev/null; then
         echo "error: there is no cargo: install rustup (https://rustup.rs), then run this again" >&2
         exit 3
     fi
+}
+
+# The toolchain of rust-toolchain.toml with its Wasm target: one that is there already does not fetch it by itself. A
+# cargo without rustup is left as it is.
+rust_with_wasm() {
     if command -v rustup >/dev/null; then
         rustup show active-toolchain >/dev/null 2>&1 || rustup toolchain install
         rustup target list --installed | grep -qx wasm32-unknown-unknown || rustup target add wasm32-unknown-unknown
     fi
+}
+
+# rust_components NAME…: those that the toolchain lacks.
+rust_components() {
+    local name
+    for name in "$@"; do
+        if command -v rustup >/dev/null && ! rustup component list --installed | grep -q "^$name"; then
+            rustup component add "$name"
+        fi
+    done
 }

@@ -1,6 +1,7 @@
 //! `onefold verify`, `snapshot`, `historical` and `materialize`: the commands that read all of the history.
 
 use super::client::{Reach, owner};
+use super::first_rows::first_rows;
 use super::{Failure, Global, note, print};
 use crate::batch::{BatchSettings, Progress, Refusals};
 use crate::decode::parse_rfc3339;
@@ -55,6 +56,9 @@ pub struct HistoricalArgs {
     /// The Parquet file to write.
     #[arg(long)]
     out: PathBuf,
+    /// Print so many of its rows.
+    #[arg(long, value_name = "ROWS", default_value_t = 0)]
+    show: usize,
 }
 
 /// Build the state of views from their sources' files, for lookups and for the stream to go on from.
@@ -130,6 +134,9 @@ pub fn historical(args: &HistoricalArgs, global: &Global) -> anyhow::Result<Exit
     match global.json {
         true => print(&done.to_string())?,
         false => print(&format!("{} labels in {}", done["labels"], args.out.display()))?,
+    }
+    if args.show > 0 && !global.json {
+        print(&first_rows(&args.out, args.show)?)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -6,6 +6,7 @@ mod apply;
 mod batch;
 mod client;
 mod dev;
+mod first_rows;
 pub mod generate;
 mod get;
 mod letters;

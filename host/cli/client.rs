@@ -179,7 +179,11 @@ pub fn open_platform(global: &Global) -> anyhow::Result<Arc<Platform>> {
 }
 
 pub fn serve_settings(global: &Global, read_only: bool) -> ServeSettings {
-    ServeSettings { request_entities: global.settings.request_entities, read_only }
+    ServeSettings {
+        request_entities: global.settings.request_entities,
+        read_only,
+        temporary_directory: global.settings.data.join(".spill"),
+    }
 }
 
 fn agent() -> ureq::Agent {

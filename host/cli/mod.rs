@@ -15,6 +15,7 @@ mod push;
 mod table;
 mod udf;
 mod udf_flags;
+mod verify;
 
 use crate::clock::{Clock, SystemClock};
 use crate::define::{DefineError, hint};
@@ -84,6 +85,8 @@ enum Action {
     Push(push::PushArgs),
     /// Look features up, once, for people.
     Lookup(lookup::LookupArgs),
+    /// Compare the streamed values with batch over the same rows, bit for bit; exit 1 if any differ.
+    Verify(verify::VerifyArgs),
     /// Serve lookups from data that another process, or none, writes.
     Serve(dev::ServeArgs),
     /// Rows that could not be processed.
@@ -213,6 +216,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Action::Get(args) => get::get(&args, &global),
         Action::Push(args) => push::run(&args, &global),
         Action::Lookup(args) => lookup::run(&args, &global),
+        Action::Verify(args) => verify::run(&args, &global),
         Action::DeadLetters(args) => letters::letters(&args, &global),
         Action::Status(args) => letters::status(&args, &global),
         Action::Other(words) => Err(unknown_command(&words).into()),

@@ -11,6 +11,8 @@ pub use error::PlatformError;
 pub use history::Pins;
 pub use materialize::{MaterializeRequest, MaterializeSummary};
 pub use project::{Live, ProjectHost, ProjectStatus, Pushed};
+/// What a comparison with batch runs with.
+pub use crate::batch::{BatchError, BatchSettings};
 /// What a push is made of, for those who do not know where logs are.
 pub use crate::source::{IdempotencyKey, LogError, Records};
 pub use recover::{Recovery, layout_over, stored_tables};

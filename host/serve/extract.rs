@@ -84,9 +84,7 @@ impl Options {
 
 /// The body, up to a limit.
 pub async fn read_body(headers: &HeaderMap, body: Body, limit_bytes: usize) -> Result<Bytes, Problem> {
-    let too_large = || {
-        Problem::too_large(format!("the body is larger than {limit_bytes} bytes: send it in parts"))
-    };
+    let too_large = || Problem::too_large(format!("the body is larger than {limit_bytes} bytes: send it in parts"));
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| usize::try_from(length).is_ok_and(|length| length > limit_bytes)) {
         return Err(too_large());

@@ -9,12 +9,15 @@ mod extract;
 mod features;
 mod letters;
 pub mod lookup;
+#[cfg(test)]
+mod lookup_rules;
 mod metrics;
 mod modules;
 mod openapi;
 mod problem;
 mod router;
 pub mod values;
+mod verify;
 
 pub use definitions::{DIRECTORY_TYPE, Directory};
 pub use problem::Problem;
@@ -25,6 +28,7 @@ use crate::platform::{Platform, ProjectHost};
 use metrics::Metrics;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 
@@ -35,6 +39,8 @@ pub struct ServeSettings {
     pub request_entities: usize,
     /// Lookups only: this process does not own the data.
     pub read_only: bool,
+    /// Where what does not fit in memory goes; made when it is needed.
+    pub temporary_directory: PathBuf,
 }
 
 /// What all handlers share. Cheap to clone.
@@ -69,6 +75,10 @@ impl App {
 
     fn request_entities(&self) -> usize {
         self.inner.settings.request_entities
+    }
+
+    fn temporary_directory(&self) -> &Path {
+        &self.inner.settings.temporary_directory
     }
 
     /// A project in which something was applied.

@@ -124,6 +124,14 @@ const IN_PROJECT: &[Operation] = &[
         answers: &[("200", "What became of them", "any")],
         ..GET
     },
+    Operation {
+        method: "post",
+        path: "/verify",
+        summary: "Compare every streamed value with batch, bit for bit",
+        body: Some((&["application/json"], "verify")),
+        answers: &[("200", "What was found", "verified")],
+        ..GET
+    },
     Operation { path: "/status", summary: "Sources, lag, watermarks, checkpoints, state", ..GET },
 ];
 
@@ -285,6 +293,15 @@ fn schemas() -> Value {
             "reason": text(), "message": text(), "module": { "type": ["string", "null"] }, "raw": text(), "at": time(),
             "open": { "type": "boolean" },
         }))) })),
+        "verify": object(json!({ "views": list(text()) })),
+        "verified": object(json!({
+            "compared": whole(), "differ": whole(), "failed": whole(), "dead_letters": whole(), "unreadable": whole(),
+            "differences": list(object(json!({
+                "view": text(), "feature": { "type": ["string", "null"] }, "entity": { "type": "object" },
+                "streamed": text(), "batch": text(),
+            }))),
+            "reasons": list(text()),
+        })),
         "replay": object(json!({ "ids": list(text()), "source": text() })),
     })
 }

@@ -2,7 +2,7 @@
 
 use crate::define::DefineError;
 use crate::online::OnlineError;
-use crate::platform::{LogError, PlatformError};
+use crate::platform::{BatchError, LogError, PlatformError};
 use crate::registry::RegistryError;
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -182,6 +182,8 @@ impl From<PlatformError> for Problem {
             PlatformError::Registry(error) => error.into(),
             PlatformError::Log(error) => error.into(),
             PlatformError::Online(error) => error.into(),
+            PlatformError::Batch(BatchError::Input(detail)) => Problem::unprocessable(detail),
+            PlatformError::Batch(error @ BatchError::Resources(_)) => Problem::unavailable(error.to_string()),
             PlatformError::Storage(error) if error.is_unwritable() => Problem::unavailable(error.to_string()),
             failed => Problem::internal(failed.to_string()),
         }

@@ -38,7 +38,7 @@ impl Server {
         let storage = Arc::new(LocalStorage::open(directory.path()).unwrap());
         let settings = PlatformSettings { threads: 1, ..PlatformSettings::default() };
         let platform = Platform::open(settings, storage, clock.clone()).unwrap();
-        let app = App::new(platform.clone(), clock.clone(), settings_of(&directory));
+        let app = App::new(platform.clone(), clock.clone(), ServeSettings { request_entities: 3, read_only: false });
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let (address, listening) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
@@ -110,11 +110,6 @@ impl Server {
         let body = asked.to_string();
         self.send("POST", "/v1/projects/ecommerce/features", &[("content-type", JSON)], body.as_bytes())
     }
-}
-
-fn settings_of(directory: &tempfile::TempDir) -> ServeSettings {
-    let temporary_directory = directory.path().join(".spill");
-    ServeSettings { request_entities: 3, read_only: false, temporary_directory }
 }
 
 impl Drop for Server {
@@ -290,7 +285,7 @@ fn whatever_is_wrong_is_a_problem_that_says_so() {
         ("GET", format!("{project}/modules/nope"), "", String::new(), 404, "there is no module `nope`"),
         ("GET", format!("{project}/dead-letters?source=nope"), "", String::new(), 404, "there is no source `nope`"),
         ("GET", format!("{project}/dead-letters?sauce=x"), "", String::new(), 422, "did you mean `source`?"),
-        ("GET", format!("{project}/jobs"), "", String::new(), 501, "not of this version yet"),
+        ("POST", format!("{project}/rollback"), "", String::new(), 501, "not of this version yet"),
         ("DELETE", format!("{project}/entities/product"), "", String::new(), 501, "not of this version yet"),
         (
             "GET",
@@ -416,10 +411,16 @@ fn a_machine_finds_health_metrics_and_a_description_of_everything() {
     ] {
         assert!(metrics.contains(name), "{name}:\n{metrics}");
     }
-    let body = json!({ "views": ["product_stats"] }).to_string();
-    let path = "/v1/projects/ecommerce/verify";
-    let verified = server.send("POST", path, &[("content-type", JSON)], body.as_bytes()).body;
-    assert_eq!((&verified["compared"], &verified["differ"]), (&json!(8), &json!(0)), "{verified}");
+    let body = json!({ "kind": "verify", "views": ["product_stats"] }).to_string();
+    let started = server.send("POST", "/v1/projects/ecommerce/jobs", &[("content-type", JSON)], body.as_bytes());
+    assert_eq!(started.status, 202, "{}", started.body);
+    let path = format!("/v1/projects/ecommerce/jobs/{}", started.body["id"].as_str().unwrap());
+    let mut job = server.get(&path).body;
+    while job["state"] == "running" {
+        std::thread::sleep(Duration::from_millis(20));
+        job = server.get(&path).body;
+    }
+    assert_eq!((&job["result"]["compared"], &job["result"]["differ"]), (&json!(8), &json!(0)), "{job}");
     let status = server.get("/v1/projects/ecommerce/status").body;
     assert_eq!(status["sources"]["transactions"]["lag"], 0, "{status}");
     let document = server.get("/openapi.json").body;

@@ -33,6 +33,8 @@ pub(super) struct DataFile {
     pub schema: SchemaRef,
     /// Rows of each row group.
     pub row_groups: Vec<u64>,
+    /// Bytes of a row on the average, once it is no longer compressed.
+    pub row_bytes: usize,
     /// Columns that the path holds: `dt=2026-01-01`.
     pub partitions: Vec<(String, Option<String>)>,
 }
@@ -159,13 +161,16 @@ impl DataFile {
             .map_err(|error| unreadable(&format!("this is no whole Parquet file ({error}); was it cut off? write it again")))?;
         let groups = parquet.metadata().row_groups().iter();
         let row_groups: Vec<u64> = groups.map(|group| u64::try_from(group.num_rows()).unwrap_or(0)).collect();
+        let bytes: i64 = parquet.metadata().row_groups().iter().map(|group| group.total_byte_size()).sum();
+        let rows: u64 = row_groups.iter().sum();
+        let row_bytes = usize::try_from(bytes).unwrap_or(0) / usize::try_from(rows.max(1)).unwrap_or(usize::MAX);
         let pin = PinnedFile {
             path: shown,
             size: meta.len(),
-            rows: row_groups.iter().sum(),
+            rows,
             modified_us: modified_us(&meta),
         };
-        Ok(DataFile { pin, schema: parquet.schema().clone(), row_groups, partitions })
+        Ok(DataFile { pin, schema: parquet.schema().clone(), row_groups, row_bytes, partitions })
     }
 
     pub fn path(&self) -> PathBuf {

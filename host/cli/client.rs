@@ -179,11 +179,7 @@ pub fn open_platform(global: &Global) -> anyhow::Result<Arc<Platform>> {
 }
 
 pub fn serve_settings(global: &Global, read_only: bool) -> ServeSettings {
-    ServeSettings {
-        request_entities: global.settings.request_entities,
-        read_only,
-        temporary_directory: global.settings.data.join(".spill"),
-    }
+    ServeSettings { request_entities: global.settings.request_entities, read_only }
 }
 
 fn agent() -> ureq::Agent {

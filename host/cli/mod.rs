@@ -3,6 +3,7 @@
 //! Exit codes: 0 done; 1 the answer is no; 2 wrong usage or bad input; 3 something outside failed.
 
 mod apply;
+mod batch;
 mod client;
 mod dev;
 pub mod generate;
@@ -15,7 +16,6 @@ mod push;
 mod table;
 mod udf;
 mod udf_flags;
-mod verify;
 
 use crate::clock::{Clock, SystemClock};
 use crate::define::{DefineError, hint};
@@ -85,8 +85,14 @@ enum Action {
     Push(push::PushArgs),
     /// Look features up, once, for people.
     Lookup(lookup::LookupArgs),
-    /// Compare the streamed values with batch over the same rows, bit for bit; exit 1 if any differ.
-    Verify(verify::VerifyArgs),
+    /// Build the state of views from their sources' files, for lookups and for the stream to go on from.
+    Materialize(batch::MaterializeArgs),
+    /// Write every known entity's values at an instant, computed by batch.
+    Snapshot(batch::SnapshotArgs),
+    /// Make a training set: for each label the features as they were at its time.
+    Historical(batch::HistoricalArgs),
+    /// Compare every streamed value with batch, bit for bit, over the rows that the state is made of.
+    Verify(batch::VerifyArgs),
     /// Serve lookups from data that another process, or none, writes.
     Serve(dev::ServeArgs),
     /// Rows that could not be processed.
@@ -216,7 +222,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Action::Get(args) => get::get(&args, &global),
         Action::Push(args) => push::run(&args, &global),
         Action::Lookup(args) => lookup::run(&args, &global),
-        Action::Verify(args) => verify::run(&args, &global),
+        Action::Materialize(args) => batch::materialize(&args, &global),
+        Action::Snapshot(args) => batch::snapshot(&args, &global),
+        Action::Historical(args) => batch::historical(&args, &global),
+        Action::Verify(args) => batch::verify(&args, &global),
         Action::DeadLetters(args) => letters::letters(&args, &global),
         Action::Status(args) => letters::status(&args, &global),
         Action::Other(words) => Err(unknown_command(&words).into()),

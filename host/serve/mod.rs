@@ -7,6 +7,7 @@ mod definitions;
 mod events;
 mod extract;
 mod features;
+mod jobs;
 mod letters;
 pub mod lookup;
 #[cfg(test)]
@@ -17,7 +18,6 @@ mod openapi;
 mod problem;
 mod router;
 pub mod values;
-mod verify;
 
 pub use definitions::{DIRECTORY_TYPE, Directory};
 pub use problem::Problem;
@@ -28,7 +28,6 @@ use crate::platform::{Platform, ProjectHost};
 use metrics::Metrics;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 
@@ -39,8 +38,6 @@ pub struct ServeSettings {
     pub request_entities: usize,
     /// Lookups only: this process does not own the data.
     pub read_only: bool,
-    /// Where what does not fit in memory goes; made when it is needed.
-    pub temporary_directory: PathBuf,
 }
 
 /// What all handlers share. Cheap to clone.
@@ -54,11 +51,12 @@ struct Inner {
     clock: Arc<dyn Clock>,
     settings: ServeSettings,
     metrics: Metrics,
+    jobs: jobs::Jobs,
 }
 
 impl App {
     pub fn new(platform: Arc<Platform>, clock: Arc<dyn Clock>, settings: ServeSettings) -> App {
-        App { inner: Arc::new(Inner { platform, clock, settings, metrics: Metrics::default() }) }
+        App { inner: Arc::new(Inner { platform, clock, settings, metrics: Metrics::default(), jobs: jobs::Jobs::default() }) }
     }
 
     fn platform(&self) -> &Arc<Platform> {
@@ -69,16 +67,16 @@ impl App {
         &*self.inner.clock
     }
 
+    fn jobs(&self) -> &jobs::Jobs {
+        &self.inner.jobs
+    }
+
     fn metrics(&self) -> &Metrics {
         &self.inner.metrics
     }
 
     fn request_entities(&self) -> usize {
         self.inner.settings.request_entities
-    }
-
-    fn temporary_directory(&self) -> &Path {
-        &self.inner.settings.temporary_directory
     }
 
     /// A project in which something was applied.

@@ -126,10 +126,17 @@ const IN_PROJECT: &[Operation] = &[
     },
     Operation {
         method: "post",
-        path: "/verify",
-        summary: "Compare every streamed value with batch, bit for bit",
-        body: Some((&["application/json"], "verify")),
-        answers: &[("200", "What was found", "verified")],
+        path: "/jobs",
+        summary: "Start verify, a snapshot or a training set",
+        body: Some((&["application/json"], "any")),
+        answers: &[("202", "Its id", "any"), ("422", "No such job, or a part of it is missing", "problem")],
+        ..GET
+    },
+    Operation { path: "/jobs", summary: "Jobs of this process", ..GET },
+    Operation {
+        path: "/jobs/{id}",
+        summary: "How far a job is, and its result",
+        answers: &[("200", "The job", "any"), ("404", "No such job", "problem")],
         ..GET
     },
     Operation { path: "/status", summary: "Sources, lag, watermarks, checkpoints, state", ..GET },
@@ -293,15 +300,6 @@ fn schemas() -> Value {
             "reason": text(), "message": text(), "module": { "type": ["string", "null"] }, "raw": text(), "at": time(),
             "open": { "type": "boolean" },
         }))) })),
-        "verify": object(json!({ "views": list(text()) })),
-        "verified": object(json!({
-            "compared": whole(), "differ": whole(), "failed": whole(), "dead_letters": whole(), "unreadable": whole(),
-            "differences": list(object(json!({
-                "view": text(), "feature": { "type": ["string", "null"] }, "entity": { "type": "object" },
-                "streamed": text(), "batch": text(),
-            }))),
-            "reasons": list(text()),
-        })),
         "replay": object(json!({ "ids": list(text()), "source": text() })),
     })
 }

@@ -191,7 +191,7 @@ fn lookups_give_values_with_their_statuses() {
     // Of a window of 30 d with a hop of 1 d, the tile of January 2 leaves 30 d after its end.
     assert_eq!(column("product_stats__revenue_30d", "valid_until")[0], "2026-02-02T00:00:00.000000Z");
     assert_eq!(told.body["revision"], 1);
-    assert_eq!(told.body["as_of"]["product_stats"], "2026-01-02T10:05:00.000000Z", "10 min behind the newest row");
+    assert_eq!(told.body["as_of"]["product_stats"], "2026-01-02T09:56:00.000000Z", "10 min behind the newest row");
     let fingerprint = column("product_stats__revenue_30d", "fingerprint");
     let expect = |expected: Value| {
         server.features(&json!({
@@ -297,7 +297,7 @@ fn whatever_is_wrong_is_a_problem_that_says_so() {
         ),
         ("GET", format!("{project}/feature-views/product_stats/values?id=1"), "", String::new(), 422, "`id` is no key"),
         ("POST", format!("{project}/features"), JSON, "{".into(), 400, "the body is no JSON"),
-        ("POST", format!("{project}/features"), JSON, "[]".into(), 422, "invalid type"),
+        ("POST", format!("{project}/features"), JSON, "[]".into(), 422, "send a JSON object"),
         ("POST", format!("{project}/features"), "text/plain", "{}".into(), 415, "send application/json"),
         ("POST", format!("{project}/features"), JSON, "{}".into(), 422, "either `service` or `features`"),
         (

@@ -1,7 +1,8 @@
 //! The program as it is typed: what it prints, where, and with which exit code.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 struct Ran {
     code: i32,
@@ -9,7 +10,7 @@ struct Ran {
     error: String,
 }
 
-fn run(directory: &Path, arguments: &[&str]) -> Ran {
+fn command(directory: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_onefold"));
     command.args(arguments).current_dir(directory).env("COLUMNS", "120");
     for (variable, _) in std::env::vars_os() {
@@ -17,7 +18,11 @@ fn run(directory: &Path, arguments: &[&str]) -> Ran {
             command.env_remove(variable);
         }
     }
-    let Output { status, stdout, stderr } = command.output().unwrap();
+    command
+}
+
+fn run(directory: &Path, arguments: &[&str]) -> Ran {
+    let Output { status, stdout, stderr } = command(directory, arguments).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     Ran { code: status.code().unwrap_or(-1), out: text(stdout), error: text(stderr) }
 }
@@ -148,4 +153,79 @@ fn a_project_lives_without_a_server() {
     let told: serde_json::Value = serde_json::from_str(&letters.out).unwrap();
     assert_eq!(told["dead_letters"][0]["raw"], "nothing", "{told}");
     assert!(here(&["get", "sources"]).out.contains("orders  at, item, count"));
+}
+
+/// A process that answers, and where.
+struct Answering {
+    process: Child,
+    base: String,
+}
+
+impl Answering {
+    fn start(directory: &Path, arguments: &[&str]) -> Answering {
+        let mut process = command(directory, arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let base = line.trim().strip_prefix("listening at ").unwrap_or_else(|| panic!("said `{line}`")).to_owned();
+        Answering { process, base }
+    }
+
+    fn value(&self, item: &str) -> String {
+        let url = format!("{}/v1/projects/shop/feature-views/items/values?item={item}", self.base);
+        let agent = ureq::Agent::config_builder().proxy(None).build().new_agent();
+        let text = agent.get(url).call().unwrap().body_mut().read_to_string().unwrap();
+        let told: serde_json::Value = serde_json::from_str(&text).unwrap();
+        told["features"]["sold"]["value"].to_string()
+    }
+
+    /// Asks it to end, as a service manager would.
+    fn stop(mut self) -> ExitStatus {
+        let asked = Command::new("kill").arg(self.process.id().to_string()).status().unwrap();
+        assert!(asked.success());
+        self.process.wait().unwrap()
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        // It has ended already unless the test failed.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn commands_go_through_the_process_that_owns_the_data() {
+    let directory = shop();
+    let here = |arguments: &[&str]| run(directory.path(), arguments);
+    let dev = Answering::start(directory.path(), &["dev", "shop", "--listen", "127.0.0.1:0"]);
+    let second = here(&["dev", "shop", "--listen", "127.0.0.1:0"]);
+    assert_eq!(second.code, 3);
+    assert!(second.error.contains("belongs to a running process (`onefold dev`, process "), "{}", second.error);
+    std::fs::write(
+        directory.path().join("one.jsonl"),
+        "{\"at\": 1767355200000, \"item\": \"a\", \"line\": {\"count\": 2}}",
+    )
+    .unwrap();
+    assert_eq!(here(&["push", "orders", "one.jsonl"]).out, "1 accepted, 0 dead-lettered\n");
+    assert_eq!(here(&["plan", "shop", "--check"]).code, 0);
+    let mut value = dev.value("a");
+    for _ in 0..100 {
+        if value == "2" {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        value = dev.value("a");
+    }
+    assert_eq!(value, "2");
+    let replica = Answering::start(directory.path(), &["serve", "--listen", "127.0.0.1:0"]);
+    assert_eq!(replica.value("a"), "2");
+    assert_eq!(here(&["push", "orders", "one.jsonl"]).code, 0, "a replica owns nothing");
+    assert_eq!(replica.value("a"), "2", "and stays as it began");
+    assert!(replica.stop().success());
+    assert!(dev.stop().success());
+    let after = here(&["lookup", "items.sold", "item=a", "--json"]);
+    let told: serde_json::Value = serde_json::from_str(&after.out).unwrap();
+    assert_eq!(told["columns"]["items__sold"]["values"], serde_json::json!([4]), "{}", after.error);
+    assert_eq!(here(&["verify"]).code, 0);
 }

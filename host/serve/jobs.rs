@@ -72,13 +72,8 @@ pub async fn post_job(
         Request::Snapshot { .. } => "snapshot",
         Request::Historical { .. } => "historical",
     };
-    let job = Arc::new(Job {
-        kind,
-        project,
-        rows: AtomicU64::new(0),
-        total: AtomicU64::new(0),
-        ended: Mutex::new(None),
-    });
+    let job =
+        Arc::new(Job { kind, project, rows: AtomicU64::new(0), total: AtomicU64::new(0), ended: Mutex::new(None) });
     let id = app.jobs().add(job.clone());
     let run = move || {
         let result = run(&host, &request, &job);
@@ -151,7 +146,8 @@ fn run(host: &ProjectHost, request: &Request, job: &Arc<Job>) -> Result<Value, P
     });
     let settings = BatchSettings::new(std::env::temp_dir());
     let instant = |text: &String| {
-        parse_rfc3339(text.as_bytes()).map_err(|reason| Problem::unprocessable(format!("as_of `{text}`: {reason}")).at("/as_of"))
+        parse_rfc3339(text.as_bytes())
+            .map_err(|reason| Problem::unprocessable(format!("as_of `{text}`: {reason}")).at("/as_of"))
     };
     let told = match request {
         Request::Verify { views } => serde_json::to_value(host.verify(views, &settings, progress)?),

@@ -13,6 +13,8 @@ pub use error::PlatformError;
 pub use history::Pins;
 pub use materialize::{MaterializeRequest, MaterializeSummary};
 pub use project::{Live, ProjectHost, ProjectStatus, Pushed};
+/// What work on the history runs with, for those who do not know how it is done.
+pub use crate::batch::{BatchError, BatchSettings, Progress};
 /// What a push is made of, for those who do not know where logs are.
 pub use crate::source::{IdempotencyKey, LogError, Records};
 pub use recover::{Recovery, layout_over, stored_tables};

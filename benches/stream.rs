@@ -83,9 +83,17 @@ fn main() {
     println!("{rows} events of {} bytes after {warm_up} of warm-up, 2 folding threads", bytes.len() / lines.len());
     println!("{:8.0} ns  {:5.2}x  decoding alone (CPU, one thread)", per_row(decode), 1.0);
     println!("{:8.0} ns  {:5.2}x  decode, transform, key, hash, route", per_row(route), route / decode);
-    println!("{:8.0} ns  {:5.2}x  the stream: log to readable (CPU, all threads)", per_row(streamed), streamed / decode);
+    println!(
+        "{:8.0} ns  {:5.2}x  the stream: log to readable (CPU, all threads)",
+        per_row(streamed),
+        streamed / decode
+    );
     println!("{:8.0} ns  {:5.2}x  the same in wall time", per_row(wall), wall / decode);
-    println!("{:8.0} ns  {:5.2}x  appending to the log, synced (CPU; not in the above)", per_row(appended.0), appended.0 / decode);
+    println!(
+        "{:8.0} ns  {:5.2}x  appending to the log, synced (CPU; not in the above)",
+        per_row(appended.0),
+        appended.0 / decode
+    );
     println!("{:8.0} ms         a restart by itself (wall)", restart.1 / 1e6);
 }
 

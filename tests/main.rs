@@ -1,7 +1,9 @@
 //! The one test binary: judges that share no code with the fold, the data they are held to, and the house rules.
 
 mod batch;
+mod command_line;
 mod modules;
 mod reference;
+mod serve;
 mod stream;
 mod tidy;

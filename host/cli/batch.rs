@@ -19,7 +19,9 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// Compare every streamed value with batch, bit for bit, over the rows that the state is made of.
 #[derive(clap::Args)]
-#[command(after_help = "Example: onefold verify product_stats\nExit code 1: some values differ, or rows cannot be read any more.")]
+#[command(
+    after_help = "Example: onefold verify product_stats\nExit code 1: some values differ, or rows cannot be read any more."
+)]
 pub struct VerifyArgs {
     /// Feature views [default: all].
     views: Vec<String>,
@@ -27,7 +29,9 @@ pub struct VerifyArgs {
 
 /// Write every known entity's values at an instant, computed by batch.
 #[derive(clap::Args)]
-#[command(after_help = "Example: onefold snapshot product_stats --as-of 2026-01-31T00:00:00Z --out product_stats.parquet")]
+#[command(
+    after_help = "Example: onefold snapshot product_stats --as-of 2026-01-31T00:00:00Z --out product_stats.parquet"
+)]
 pub struct SnapshotArgs {
     view: String,
     /// The instant, RFC 3339 [default: the newest row].
@@ -143,14 +147,13 @@ pub fn historical(args: &HistoricalArgs, global: &Global) -> anyhow::Result<Exit
 
 pub fn materialize(args: &MaterializeArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let instant = |text: &Option<String>| {
-        let parse = |text: &String| parse_rfc3339(text.as_bytes()).map_err(|reason| Failure::Input(format!("`{text}`: {reason}")));
+        let parse = |text: &String| {
+            parse_rfc3339(text.as_bytes()).map_err(|reason| Failure::Input(format!("`{text}`: {reason}")))
+        };
         text.as_ref().map(parse).transpose()
     };
-    let request = MaterializeRequest {
-        views: args.views.clone(),
-        from_us: instant(&args.from)?,
-        to_us: instant(&args.to)?,
-    };
+    let request =
+        MaterializeRequest { views: args.views.clone(), from_us: instant(&args.from)?, to_us: instant(&args.to)? };
     let lock = DataLock::acquire(&global.settings.data, &owner("onefold materialize", None))?;
     let storage = global.storage()?;
     let project = match &global.project {
@@ -159,7 +162,11 @@ pub fn materialize(args: &MaterializeArgs, global: &Global) -> anyhow::Result<Ex
             [only] => only.clone(),
             [] => return Err(Failure::Input("there is no project yet: `onefold apply DIR` makes one".into()).into()),
             several => {
-                return Err(Failure::Input(format!("say which project with --project: there are {}", several.join(", "))).into());
+                return Err(Failure::Input(format!(
+                    "say which project with --project: there are {}",
+                    several.join(", ")
+                ))
+                .into());
             }
         },
     };
@@ -184,12 +191,7 @@ pub fn materialize(args: &MaterializeArgs, global: &Global) -> anyhow::Result<Ex
     drop(lock);
     match global.json {
         true => print(&serde_json::to_string(&done)?)?,
-        false => print(&format!(
-            "{} entities of {} from {} files",
-            done.entities,
-            done.views.join(", "),
-            done.files
-        ))?,
+        false => print(&format!("{} entities of {} from {} files", done.entities, done.views.join(", "), done.files))?,
     }
     Ok(ExitCode::SUCCESS)
 }

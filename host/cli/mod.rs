@@ -94,7 +94,7 @@ enum Action {
     Historical(batch::HistoricalArgs),
     /// Compare every streamed value with batch, bit for bit, over the rows that the state is made of.
     Verify(batch::VerifyArgs),
-    /// Serve lookups from data that another process, or none, writes.
+    /// Serve lookups from the data as they are now, whoever writes them.
     Serve(dev::ServeArgs),
     /// Rows that could not be processed.
     DeadLetters(letters::LettersArgs),

@@ -74,7 +74,11 @@ impl ProjectHost {
         let host = BatchHost { project, prepare: &prepare, settings, refusals: refusals.clone(), progress };
         let done = run(&host, &rows)?;
         let refused: RefusalSummary = refusals.summary();
-        let shown = refused.examples.iter().take(REFUSED_SHOWN).map(|refusal| format!("{:?}: {}", refusal.place, refusal.message));
+        let shown = refused
+            .examples
+            .iter()
+            .take(REFUSED_SHOWN)
+            .map(|refusal| format!("{:?}: {}", refusal.place, refusal.message));
         Ok(BatchDone { done, refused_rows: refused.total(), refused: shown.collect() })
     }
 }

@@ -8,13 +8,15 @@ mod project;
 mod recover;
 mod verify;
 
+/// What work on the history runs with, for those who do not know how it is done.
+pub use crate::batch::{BatchError, BatchSettings, Progress};
+/// What a push is made of, for those who do not know where logs are.
+pub use crate::source::{IdempotencyKey, LogError, Records};
 pub use batch::{BatchDone, BatchRequest};
 pub use error::PlatformError;
 pub use history::Pins;
 pub use materialize::{MaterializeRequest, MaterializeSummary};
 pub use project::{Live, ProjectHost, ProjectStatus, Pushed};
-/// What a push is made of, for those who do not know where logs are.
-pub use crate::source::{IdempotencyKey, LogError, Records};
 pub use recover::{Recovery, layout_over, stored_tables};
 pub use verify::{Difference, Verified};
 

@@ -63,8 +63,7 @@ pub fn layout_over(project: &Project, records: &[TableRecord]) -> Result<Layout,
 impl Recovery<'_> {
     /// Loads, builds and writes everything online. The stream can start from what is returned.
     pub fn run(self) -> Result<(StreamParts, Arc<EmbeddedStore>), PlatformError> {
-        let checkpoints =
-            Checkpoints::open(self.storage.clone(), &self.project.name, self.writer.clone(), GROUPS)?;
+        let checkpoints = Checkpoints::open(self.storage.clone(), &self.project.name, self.writer.clone(), GROUPS)?;
         let layout = layout_over(&self.project, &stored_tables(&checkpoints))?;
         let compiled = Arc::new(Compiled::new(layout, self.prepare)?);
         let built = built_features(&checkpoints, &compiled);

@@ -1,14 +1,13 @@
 //! Long work on the data: verify, snapshots, training sets. A job is started, watched and asked for its result.
 
-use super::extract::{Params, ok, read_json};
+use super::extract::{Params, answer, ok, read_json};
 use super::{App, Problem};
-use crate::batch::{BatchSettings, Progress};
 use crate::decode::parse_rfc3339;
-use crate::platform::{BatchRequest, ProjectHost};
+use crate::platform::{BatchRequest, BatchSettings, Progress, ProjectHost};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -73,13 +72,8 @@ pub async fn post_job(
         Request::Snapshot { .. } => "snapshot",
         Request::Historical { .. } => "historical",
     };
-    let job = Arc::new(Job {
-        kind,
-        project,
-        rows: AtomicU64::new(0),
-        total: AtomicU64::new(0),
-        ended: Mutex::new(None),
-    });
+    let job =
+        Arc::new(Job { kind, project, rows: AtomicU64::new(0), total: AtomicU64::new(0), ended: Mutex::new(None) });
     let id = app.jobs().add(job.clone());
     let run = move || {
         let result = run(&host, &request, &job);
@@ -89,8 +83,7 @@ pub async fn post_job(
         .name(format!("job-{id}"))
         .spawn(run)
         .map_err(|error| Problem::unavailable(format!("no thread can be started for the job: {error}")))?;
-    let told = ok(&json!({ "id": id.to_string() }))?;
-    Ok((StatusCode::ACCEPTED, told.into_body()).into_response())
+    answer(StatusCode::ACCEPTED, &json!({ "id": id.to_string() }))
 }
 
 /// `GET /jobs`: all that this process remembers.
@@ -153,7 +146,8 @@ fn run(host: &ProjectHost, request: &Request, job: &Arc<Job>) -> Result<Value, P
     });
     let settings = BatchSettings::new(std::env::temp_dir());
     let instant = |text: &String| {
-        parse_rfc3339(text.as_bytes()).map_err(|reason| Problem::unprocessable(format!("as_of `{text}`: {reason}")).at("/as_of"))
+        parse_rfc3339(text.as_bytes())
+            .map_err(|reason| Problem::unprocessable(format!("as_of `{text}`: {reason}")).at("/as_of"))
     };
     let told = match request {
         Request::Verify { views } => serde_json::to_value(host.verify(views, &settings, progress)?),

@@ -10,6 +10,8 @@ mod features;
 mod jobs;
 mod letters;
 pub mod lookup;
+#[cfg(test)]
+mod lookup_rules;
 mod metrics;
 mod modules;
 mod openapi;
@@ -54,7 +56,15 @@ struct Inner {
 
 impl App {
     pub fn new(platform: Arc<Platform>, clock: Arc<dyn Clock>, settings: ServeSettings) -> App {
-        App { inner: Arc::new(Inner { platform, clock, settings, metrics: Metrics::default(), jobs: jobs::Jobs::default() }) }
+        App {
+            inner: Arc::new(Inner {
+                platform,
+                clock,
+                settings,
+                metrics: Metrics::default(),
+                jobs: jobs::Jobs::default(),
+            }),
+        }
     }
 
     fn platform(&self) -> &Arc<Platform> {

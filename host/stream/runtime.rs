@@ -166,7 +166,11 @@ impl Stream {
             stop: AtomicBool::new(false),
             status: Mutex::default(),
             served: Mutex::new(
-                parts.positions.iter().map(|(source, at)| (source.clone(), vec![least(at); settings.threads])).collect(),
+                parts
+                    .positions
+                    .iter()
+                    .map(|(source, at)| (source.clone(), vec![least(at); settings.threads]))
+                    .collect(),
             ),
             served_moved: Condvar::new(),
             sizes: Mutex::new(vec![Vec::new(); settings.threads]),
@@ -206,7 +210,11 @@ impl Stream {
                 reader: log.reader(from)?,
                 router,
                 out_of_orderness_us: source.out_of_orderness_us,
-                clock: clock.unwrap_or(SourceClock { clock_us: i64::MIN, newest_us: i64::MIN, read_at_us: parts.clock.now_us() }),
+                clock: clock.unwrap_or(SourceClock {
+                    clock_us: i64::MIN,
+                    newest_us: i64::MIN,
+                    read_at_us: parts.clock.now_us(),
+                }),
             });
         }
         let logs = parts.logs.clone();
@@ -236,11 +244,8 @@ impl Stream {
             let at = served.get(source).map_or(u64::MAX, |at| least(at));
             at < position && !self.shared.stop.load(Ordering::SeqCst)
         };
-        let (served, _) = self
-            .shared
-            .served_moved
-            .wait_timeout_while(served, timeout, lacks)
-            .unwrap_or_else(PoisonError::into_inner);
+        let (served, _) =
+            self.shared.served_moved.wait_timeout_while(served, timeout, lacks).unwrap_or_else(PoisonError::into_inner);
         served.get(source).is_none_or(|at| least(at) >= position)
     }
 
@@ -519,11 +524,8 @@ impl Reader {
         }
         parts.sort_by_key(|part| part.group);
         let bytes: usize = parts.iter().map(|part| part.bytes.len()).sum();
-        let barrier = Barrier {
-            positions: self.positions(),
-            clocks: self.clocks(),
-            tables: table_records(&self.compiled),
-        };
+        let barrier =
+            Barrier { positions: self.positions(), clocks: self.clocks(), tables: table_records(&self.compiled) };
         let name = format!("{:020}-{}", self.checkpoints.epoch() + 1, self.checkpoints.writer());
         letter::store(self.storage.as_ref(), &self.project, &name, &letters)?;
         self.storage.crash_point("after the letters, before the delta")?;

@@ -111,7 +111,10 @@ fn labels_must_be_right() {
     let error = historical("key,event_timestamp\nk1,2026-01-01T00:00:00Z\nk2,\n").expect_err("a label without time");
     assert!(matches!(&error, BatchError::Input(text) if text.contains("label 1")), "{error}");
     assert!(!world.path("out.parquet").exists(), "half a training set is none");
-    assert_eq!(historical("key,event_timestamp\nk1,2026-01-01T00:00:00Z\n").map(|summary| summary.labels).ok(), Some(1));
+    assert_eq!(
+        historical("key,event_timestamp\nk1,2026-01-01T00:00:00Z\n").map(|summary| summary.labels).ok(),
+        Some(1)
+    );
     assert_eq!(historical("key,event_timestamp\n").map(|summary| summary.labels).ok(), Some(0));
     assert!(onefold::batch::feature_references(&world.project, "stats.nothing").is_err());
 }

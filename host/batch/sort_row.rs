@@ -91,7 +91,8 @@ impl SortSchema {
         within: impl Fn(i64) -> bool,
     ) -> Result<(RecordBatch, u64), BatchError> {
         let table = &slice.layout.tables[0];
-        let key_columns: Vec<ArrayRef> = table.key_columns.iter().map(|column| batch.columns[*column].clone()).collect();
+        let key_columns: Vec<ArrayRef> =
+            table.key_columns.iter().map(|column| batch.columns[*column].clone()).collect();
         let keys = Keys::encode(&key_columns).map_err(|error| BatchError::Fold(error.to_string()))?;
         let place = |row: usize| (origin.place)(batch.records[row]);
         let tell = |row: usize, stage: Stage, refused_by: RefusedBy, message: &str| {
@@ -159,7 +160,8 @@ impl SortSchema {
                     tell(failure.row as usize, failure.stage, by, &failure.message);
                 }
             }
-            let mask = batch.taking_part(&used, &feature.filter).map_err(|error| BatchError::Fold(error.to_string()))?;
+            let mask =
+                batch.taking_part(&used, &feature.filter).map_err(|error| BatchError::Fold(error.to_string()))?;
             masks.push(mask);
         }
         if masks.iter().all(Option::is_none) {

@@ -59,7 +59,8 @@ fn threads_memory_and_batches_reach_no_value() {
         (world.threads, world.memory_limit_bytes, world.batch_rows) = (1, 256 << 20, 8192);
         let expected = snapshot(&world, &rows, view, None);
         assert!(expected.num_rows() >= 8, "{view}: {} entities", expected.num_rows());
-        for (threads, memory_limit_bytes, batch_rows) in [(2, 256 << 20, 8192), (3, 256 << 20, 100), (2, 1 << 20, 1024)] {
+        for (threads, memory_limit_bytes, batch_rows) in [(2, 256 << 20, 8192), (3, 256 << 20, 100), (2, 1 << 20, 1024)]
+        {
             (world.threads, world.memory_limit_bytes, world.batch_rows) = (threads, memory_limit_bytes, batch_rows);
             let found = snapshot(&world, &rows, view, None);
             assert_eq!(found, expected, "{view}: {threads} threads, {memory_limit_bytes} bytes, {batch_rows} rows");
@@ -185,7 +186,8 @@ fn materialized_states_give_the_values_of_a_snapshot() {
     let layout = Layout::of(&world.project, row_set).expect("a checked project");
     let ask = MaterializeAsk { layout: &layout, views: BTreeSet::from(["product_stats".to_owned()]) };
     let mut states = Kept::default();
-    let done = world.with_host(|host| host.materialize(&ask, &rows, &mut states)).unwrap_or_else(|error| panic!("{error}"));
+    let done =
+        world.with_host(|host| host.materialize(&ask, &rows, &mut states)).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(done.tables.len(), layout.tables.len(), "all views of the source");
     (world.threads, world.memory_limit_bytes) = (1, 1 << 20);
     let mut again = Kept::default();
@@ -210,8 +212,12 @@ fn materialized_states_give_the_values_of_a_snapshot() {
                     let mut job = FoldJob::new(udf, feature.window);
                     let mut stored = Stored { head: Vec::new(), tail: Vec::new(), as_of_us: clock_us, value: None };
                     restore(&feature.window, cell, &mut stored.head, &mut stored.tail).expect("a sound cell");
-                    let inputs: Vec<ArrayRef> =
-                        job.udf().columns().iter().map(|field| arrow::array::new_empty_array(&field.kind.data_type())).collect();
+                    let inputs: Vec<ArrayRef> = job
+                        .udf()
+                        .columns()
+                        .iter()
+                        .map(|field| arrow::array::new_empty_array(&field.kind.data_type()))
+                        .collect();
                     job.run(0, &inputs, &mut stored).expect("the module runs");
                     assert_eq!(stored.value, Some(found.outputs[0].slice(row, 1)), "{view} {}", feature.udf.udf);
                     compared += 1;
@@ -239,7 +245,8 @@ fn values_at_own_instants_are_those_of_snapshots() {
         let mut take = |values: onefold::batch::ValueColumns| {
             let keys = values.keys.as_ref().expect("whole tables have keys");
             for row in (0..values.len()).filter(|row| row % 3 == number) {
-                let cells: Vec<ArrayRef> = values.features.iter().map(|values| values.outputs[0].slice(row, 1)).collect();
+                let cells: Vec<ArrayRef> =
+                    values.features.iter().map(|values| values.outputs[0].slice(row, 1)).collect();
                 expected.insert(asked.len() as u64, (values.newest_us.value(row), cells));
                 asked.push((keys.value(row).to_vec(), as_of_us));
             }

@@ -65,7 +65,8 @@ impl World {
     }
 
     pub fn prepare(&self, udf: &UdfUse, inputs: &[Field]) -> Result<Udf, String> {
-        let module = modules().registered(&self.registry, &udf.module, &udf.digest).map_err(|error| error.to_string())?;
+        let module =
+            modules().registered(&self.registry, &udf.module, &udf.digest).map_err(|error| error.to_string())?;
         module.prepare(&udf.udf, &udf.params, inputs).map_err(|error| error.to_string())
     }
 

@@ -66,7 +66,7 @@ pub struct BatchHost<'a> {
     pub prepare: &'a Prepare<'a>,
     pub settings: BatchSettings,
     pub refusals: Arc<dyn RefusalSink>,
-    /// Told from several threads, a few times a second and thread.
+    /// Told from several threads, after each batch that was read.
     pub progress: Arc<dyn Fn(Progress) + Send + Sync>,
 }
 

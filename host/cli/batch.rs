@@ -2,13 +2,13 @@
 
 use super::client::{Reach, owner};
 use super::first_rows::first_rows;
+use super::progress::rows_bar;
 use super::{Failure, Global, note, print};
 use crate::batch::{BatchSettings, Progress, Refusals};
 use crate::decode::parse_rfc3339;
 use crate::platform::{MaterializeRequest, Platform, PlatformSettings, module_cache};
 use crate::registry::Registry;
 use crate::storage::DataLock;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -172,7 +172,7 @@ pub fn materialize(args: &MaterializeArgs, global: &Global) -> anyhow::Result<Ex
     };
     let settings = PlatformSettings::default();
     let platform = Platform::at_rest(settings, storage, global.clock.clone(), module_cache()?);
-    let bar = progress_bar(global.progress);
+    let bar = rows_bar(0, global.progress);
     let shown = bar.clone();
     let progress = Arc::new(move |progress: Progress| {
         shown.set_length(progress.total);
@@ -201,7 +201,7 @@ fn run_job(global: &Global, command: &str, request: &Value) -> anyhow::Result<Va
     let reach = Reach::open(global, command)?;
     let started = reach.post_json(&reach.path(&["jobs"])?, request)?;
     let path = reach.path(&["jobs", started["id"].as_str().unwrap_or_default()])?;
-    let bar = progress_bar(global.progress);
+    let bar = rows_bar(0, global.progress);
     loop {
         let job = reach.get(&path)?;
         bar.set_length(job["progress"]["total"].as_u64().unwrap_or(0));
@@ -231,12 +231,4 @@ fn refused_rows(done: &Value) {
 /// The process that does the work may run in another directory.
 fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
     Ok(std::path::absolute(path)?)
-}
-
-fn progress_bar(watched: bool) -> ProgressBar {
-    if !watched {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} rows  {per_sec}  {eta} left");
-    ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }

@@ -1,12 +1,13 @@
 //! `onefold generate`: the canonical rows as files, or live.
 
+use super::progress::rows_bar;
 use crate::canonical::{Canonical, DEFAULT_END_US, Row};
 use crate::clock::Clock;
 use crate::decode::parse_rfc3339;
 use anyhow::{Context, bail};
 use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray};
 use arrow::record_batch::RecordBatch;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
@@ -84,7 +85,7 @@ pub struct Generated {
 pub fn generate(args: &GenerateArgs, clock: &dyn Clock, progress: bool) -> anyhow::Result<Generated> {
     let Workload::Ecommerce(args) = &args.workload;
     let shape = args.shape(clock)?;
-    let bar = progress_bar(shape.rows, progress);
+    let bar = rows_bar(shape.rows, progress);
     let generated = match (&args.push, &args.out) {
         (Some(url), _) => push(&shape, url, args.rate, clock, &bar),
         (None, Some(directory)) => write_files(&shape, directory, &bar),
@@ -207,14 +208,6 @@ fn push(shape: &Canonical, url: &str, rate: u64, clock: &dyn Clock, bar: &Progre
         }
     }
     Ok(generated)
-}
-
-fn progress_bar(rows: u64, watched: bool) -> ProgressBar {
-    if !watched {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} rows  {per_sec}  {eta} left");
-    ProgressBar::new(rows).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 #[cfg(test)]

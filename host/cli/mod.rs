@@ -13,6 +13,7 @@ mod letters;
 mod lookup;
 mod module;
 mod outline;
+mod progress;
 mod push;
 mod table;
 mod udf;

@@ -1,6 +1,7 @@
 //! `onefold push`: a file's events, in pieces that can be sent again.
 
 use super::client::{Answer, Reach};
+use super::progress::events_spinner;
 use super::{Failure, Global, note, print};
 use crate::decode::ColumnsDecoder;
 use crate::define::{DecodeAs, Source};
@@ -10,7 +11,7 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::TimestampMicrosecondType;
 use arrow::ipc::reader::FileReader;
 use arrow::record_batch::RecordBatch;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use onefold_fold::Kind;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::Serialize;
@@ -47,7 +48,7 @@ pub fn run(args: &PushArgs, global: &Global) -> anyhow::Result<ExitCode> {
         path,
         // Unique to this run: the same file pushed twice is meant twice, a piece sent twice is not.
         key: format!("push-{}-{}", std::process::id(), global.clock.now_us()),
-        bar: progress_bar(global.progress && !global.json),
+        bar: events_spinner(global.progress && !global.json),
         pieces: 0,
         lines: 0,
         piece: Vec::new(),
@@ -268,14 +269,6 @@ fn arrow_batches(file: &Path) -> anyhow::Result<Batches> {
 
 fn open(file: &Path) -> Result<File, Failure> {
     File::open(file).map_err(|error| Failure::Input(format!("cannot read {}: {error}", file.display())))
-}
-
-fn progress_bar(watched: bool) -> ProgressBar {
-    if !watched {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{spinner} {human_pos} events  {per_sec}  {elapsed}");
-    ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
 }
 
 #[cfg(test)]

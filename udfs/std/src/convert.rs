@@ -318,7 +318,7 @@ mod tests {
             (Value::text("inf"), Kind::Float64, Value::Null),
             (Value::text("1e400"), Kind::Float64, Value::Null),
             (Value::text("-Infinity"), Kind::Float64, Value::Float64(f64::NEG_INFINITY)),
-            (Value::Int64(i64::MAX), Kind::Float64, Value::Float64(9.223372036854775807e18)),
+            (Value::Int64(i64::MAX), Kind::Float64, Value::Float64(9.223_372_036_854_776e18)),
             (Value::Int64(7), Kind::Boolean, Value::Boolean(true)),
             (Value::Null, Kind::Utf8, Value::Null),
         ];

@@ -43,7 +43,7 @@ fn a_sum_outside_int64_is_null_and_says_so() {
     assert_eq!(outcome.reasons, ["overflow"]);
     assert_eq!(
         value("mean", "", Kind::Int64, &integers(&[i64::MAX, i64::MAX])),
-        Value::Float64(9.223372036854775807e18)
+        Value::Float64(9.223_372_036_854_776e18)
     );
 }
 

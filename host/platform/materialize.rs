@@ -116,7 +116,7 @@ impl ProjectHost {
         }
         let barrier = Barrier { positions, clocks, tables: table_records(&compiled) };
         let parts = sink.into_parts(&compiled);
-        let checkpoint_epoch = checkpoints.commit(&barrier, parts)?;
+        let checkpoint_epoch = checkpoints.commit(&barrier, &parts)?;
         Ok(MaterializeSummary {
             views: compiled.layout.views.keys().filter(|view| pins.contains_key(&compiled.layout.views[*view].source)).cloned().collect(),
             files: pins.values().map(|pins| pins.files.len()).sum(),

@@ -1,6 +1,7 @@
 //! From a checkpoint and definitions to state in memory: load what is there, fold what is new from the log.
 
 use super::PlatformError;
+use crate::batch::Prepare;
 use crate::clock::Clock;
 use crate::define::{Digest, Feature, Project, Source, UdfUse};
 use crate::online::EmbeddedStore;
@@ -27,7 +28,7 @@ pub struct Recovery<'a> {
     pub storage: Arc<dyn Storage>,
     pub clock: Arc<dyn Clock>,
     pub logs: BTreeMap<String, Arc<PushLog>>,
-    pub prepare: &'a dyn Fn(&UdfUse, &[Field]) -> Result<Udf, String>,
+    pub prepare: &'a Prepare<'a>,
     /// Distinguishes this process's files from those of all others.
     pub writer: String,
     /// Told how many records of how many have been read while features are built.

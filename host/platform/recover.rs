@@ -3,7 +3,7 @@
 use super::PlatformError;
 use crate::batch::Prepare;
 use crate::clock::Clock;
-use crate::define::{Digest, Feature, Project, Source, UdfUse};
+use crate::define::{Digest, Feature, Project, Source};
 use crate::online::EmbeddedStore;
 use crate::route::GROUPS;
 use crate::rows::{Layout, RowSet};
@@ -14,7 +14,6 @@ use crate::stream::{
     Bounds, Compiled, GroupState, Letter, Places, RefusedBy, RouteError, Router, StreamError, StreamParts, Worker,
     clocks_of,
 };
-use onefold_fold::{Field, Udf};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;

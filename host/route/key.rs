@@ -144,12 +144,13 @@ impl Part<'_> {
 /// Eight bytes that are ordered as the integers are.
 #[inline]
 #[expect(clippy::big_endian_bytes, reason = "only big-endian bytes are in the order of the numbers")]
-fn ordered_bytes(value: i64) -> [u8; 8] {
+pub fn ordered_bytes(value: i64) -> [u8; 8] {
     ((value as u64) ^ (1 << 63)).to_be_bytes()
 }
 
+/// The integer of these bytes: the inverse of [`ordered_bytes`].
 #[expect(clippy::big_endian_bytes, reason = "the inverse of `ordered_bytes`")]
-fn from_ordered_bytes(bytes: [u8; 8]) -> i64 {
+pub fn from_ordered_bytes(bytes: [u8; 8]) -> i64 {
     (u64::from_be_bytes(bytes) ^ (1 << 63)) as i64
 }
 

@@ -43,7 +43,7 @@ fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let definitions = read_directory(&root.join("examples/ecommerce/definitions")).expect("the definitions");
     let proposal = platform.plan(PROJECT, &definitions, &ApplyOptions::default()).expect("a plan");
-    platform.apply(PROJECT, proposal).expect("applied");
+    platform.apply(PROJECT, &proposal).expect("applied");
     let host = platform.project(PROJECT).expect("the project");
     let live = host.live().expect("a live revision");
     let source: Source = live.revision.project.sources[SOURCE].clone();

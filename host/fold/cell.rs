@@ -252,8 +252,11 @@ pub fn restore(window: &Window, persisted: &[u8], head: &mut Vec<u8>, tail: &mut
     Ok(())
 }
 
+/// A tile of a persisted cell: index, state bytes (of a failed tile its reason), failed.
+pub type PersistedTile<'a> = (i64, &'a [u8], bool);
+
 /// The tiles of a persisted cell, for people and checks: index, state bytes, failed.
-pub fn persisted_tiles<'a>(window: &Window, persisted: &'a [u8]) -> Result<Vec<(i64, &'a [u8], bool)>, DamagedCell> {
+pub fn persisted_tiles<'a>(window: &Window, persisted: &'a [u8]) -> Result<Vec<PersistedTile<'a>>, DamagedCell> {
     if persisted.is_empty() {
         return Ok(Vec::new());
     }

@@ -118,7 +118,7 @@ impl ProjectHost {
         }
         let barrier = Barrier { positions, clocks, tables: table_records(&compiled) };
         let parts = sink.into_parts(&compiled);
-        let checkpoint_epoch = checkpoints.commit(&barrier, parts)?;
+        let checkpoint_epoch = checkpoints.commit(&barrier, &parts)?;
         Ok(MaterializeSummary {
             views: compiled
                 .layout

@@ -139,8 +139,8 @@ impl ProjectHost {
         {
             return Ok(commit(&self.registry, &self.modules, proposal, self.clock.now_us())?);
         }
-        if let Some(running) = stream.take() {
-            running.stop()?;
+        if stream.is_some() {
+            self.halt(&mut stream)?;
         }
         // A module that is not registered yet is found by its digest once it has been uploaded.
         let upload = crate::registry::upload_modules(&self.registry, &self.modules, proposal);
@@ -246,10 +246,7 @@ impl ProjectHost {
     ) -> Result<T, PlatformError> {
         let mut stream = self.stream();
         let live = self.live()?;
-        let running = stream.take().ok_or_else(|| {
-            PlatformError::Unavailable(format!("the stream of project `{}` is not running", self.name()))
-        })?;
-        let stopped = running.stop()?;
+        let stopped = self.halt(&mut stream)?;
         let seen = look(&live, &stopped);
         let positions = stopped.positions.iter();
         let parts = StreamParts {
@@ -267,6 +264,24 @@ impl ProjectHost {
         };
         *stream = Some(Stream::start(parts, self.stream_settings())?);
         seen
+    }
+
+    /// Stops the stream at a stored barrier. When that cannot be stored, a stream goes on from the last one.
+    fn halt(&self, stream: &mut Option<Stream>) -> Result<Stopped, PlatformError> {
+        let running = stream.take().ok_or_else(|| {
+            PlatformError::Unavailable(format!("the stream of project `{}` is not running", self.name()))
+        })?;
+        running.stop().map_err(|error| {
+            let restarted = match self.registry.newest() {
+                Ok(Some(revision)) => self.run(stream, revision, |_| Ok(())),
+                Ok(None) => Ok(()),
+                Err(error) => Err(error.into()),
+            };
+            if let Err(restart) = restarted {
+                tracing::error!("the stream of project `{}` is down: {restart}", self.name());
+            }
+            error.into()
+        })
     }
 
     fn stream_settings(&self) -> StreamSettings {

@@ -69,8 +69,11 @@ pub fn store(storage: &dyn Storage, project: &str, name: &str, letters: &[Letter
             lines.push(b'\n');
         }
     }
-    match storage.create(&format!("{}{name}.jsonl", prefix(project)), &lines)? {
+    let path = format!("{}{name}.jsonl", prefix(project));
+    match storage.create(&path, &lines)? {
         Creation::Created => Ok(()),
+        // A store that failed may have come as far as the name, and is tried again.
+        Creation::AlreadyExists if storage.read(&path)?.as_deref() == Some(lines.as_slice()) => Ok(()),
         Creation::AlreadyExists => Err(StorageError::Invalid(format!("letters `{name}` were written before"))),
     }
 }

@@ -1,5 +1,6 @@
 //! Onefold: one definition of a feature, run bit for bit the same in a stream and in a batch.
 
+pub mod arena;
 pub mod batch;
 pub mod canonical;
 pub mod cli;

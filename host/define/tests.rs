@@ -152,7 +152,7 @@ fn a_fingerprint_moves_with_what_its_values_hang_on() {
         ("inputs: [quantity], outputs: [units]", "inputs: [quantity, quantity], outputs: [units]", vec!["units_30d"]),
         (
             "outputs: [units] }",
-            "outputs: [units] }\n  - { udf: std.filter, inputs: [note], params: { op: not_null }, outputs: [noted] }",
+            "outputs: [units] }\n  - { udf: std.filter, inputs: [note], params: { op: not_null } }",
             all.to_vec(),
         ),
     ] {

@@ -2,10 +2,10 @@
 
 use super::value;
 use super::{FeatureWrite, NewValue, OnlineBatch, OnlineEntity, OnlineError, OnlineFeature, OnlineRows, OnlineStore};
+use crate::arena::{Arena, Slice};
 use crate::define::Digest;
 use crate::route::{GROUPS, Keys, group_of};
 use crate::rows::Layout;
-use crate::state::{Arena, Slice};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, TimestampMicrosecondArray};
 use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
 use hashbrown::HashTable;

@@ -7,6 +7,7 @@ use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -87,6 +88,8 @@ pub async fn read_body(headers: &HeaderMap, body: Body, limit_bytes: usize) -> R
     let too_large = || Problem::too_large(format!("the body is larger than {limit_bytes} bytes: send it in parts"));
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| usize::try_from(length).is_ok_and(|length| length > limit_bytes)) {
+        let limit = u64::try_from(limit_bytes).unwrap_or(u64::MAX);
+        drain(body, limit.saturating_mul(2)).await;
         return Err(too_large());
     }
     // One byte more than the limit tells a body that is too large from one that broke off.
@@ -95,6 +98,18 @@ pub async fn read_body(headers: &HeaderMap, body: Body, limit_bytes: usize) -> R
         Ok(_) => Err(too_large()),
         Err(error) if error.to_string().contains("length limit") => Err(too_large()),
         Err(error) => Err(Problem::malformed(format!("the body broke off: {error}"))),
+    }
+}
+
+/// Reads and drops up to so many bytes: a client that is still sending does not hear an answer.
+async fn drain(body: Body, most_bytes: u64) {
+    let mut stream = body.into_data_stream();
+    let mut left = most_bytes;
+    while let Some(Ok(piece)) = stream.next().await {
+        left = left.saturating_sub(piece.len() as u64);
+        if left == 0 {
+            return;
+        }
     }
 }
 

@@ -1,11 +1,9 @@
 //! State in memory, and the protocol by which it survives.
 
-mod arena;
 mod checkpoint;
 mod codec;
 mod table;
 
-pub use arena::{Arena, Slice};
 pub use checkpoint::{Barrier, CheckpointError, Checkpoints, FileRange, GroupPart, Manifest, SourceClock, TableRecord};
 pub use codec::{ChangesWriter, CodecError, EntityRecord, GroupChanges, TableChanges};
 pub use table::{CellColumn, EntityNumber, EntityTable};

@@ -1,6 +1,6 @@
 //! The entities of one table in one shard group: keys, newest rows, and a column of cells for each feature.
 
-use super::arena::{Arena, Slice};
+use crate::arena::{Arena, Slice};
 use hashbrown::HashTable;
 use onefold_fold::{DamagedCell, Window, persist, restore};
 use std::collections::BTreeMap;

@@ -7,7 +7,7 @@ use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
 use onefold::clock::ManualClock;
 use onefold::define::{FeatureView, read_text};
 use onefold::online::OnlineStore;
-use onefold::platform::{Platform, PlatformSettings, ProjectHost};
+use onefold::platform::{Platform, PlatformError, PlatformSettings, ProjectHost};
 use onefold::registry::{ApplyOptions, ModuleCache};
 use onefold::route::Keys;
 use onefold::source::Records;
@@ -41,10 +41,15 @@ impl Bench {
     }
 
     pub fn push(&self, project: &str, source: &str, rows: &[Row], batch: usize) {
+        let events: Vec<String> = rows.iter().map(Row::to_event).collect();
+        self.push_texts(project, source, &events, batch);
+    }
+
+    /// Pushes events, so many at once, and waits until lookups see them.
+    pub fn push_texts(&self, project: &str, source: &str, events: &[String], batch: usize) {
         let host = self.platform.project(project).unwrap();
         let mut position = 0;
-        for rows in rows.chunks(batch) {
-            let events: Vec<String> = rows.iter().map(Row::to_event).collect();
+        for events in events.chunks(batch) {
             let records = Records::from_slices(events.iter().map(|event| event.as_bytes())).unwrap();
             let pushed = host.push(source, records, None).unwrap();
             assert_eq!(pushed.dead_lettered, 0, "{:?}", pushed.errors);
@@ -67,8 +72,16 @@ pub fn modules() -> Arc<ModuleCache> {
 }
 
 fn open(directory: &tempfile::TempDir, clock: &Arc<ManualClock>, settings: &PlatformSettings) -> Arc<Platform> {
-    let storage: Arc<dyn Storage> = Arc::new(LocalStorage::open(directory.path()).unwrap());
-    Platform::open_with(settings.clone(), storage, clock.clone(), modules()).unwrap()
+    open_on(Arc::new(LocalStorage::open(directory.path()).unwrap()), clock, settings).unwrap()
+}
+
+/// A platform over any storage.
+pub fn open_on(
+    storage: Arc<dyn Storage>,
+    clock: &Arc<ManualClock>,
+    settings: &PlatformSettings,
+) -> Result<Arc<Platform>, PlatformError> {
+    Platform::open_with(settings.clone(), storage, clock.clone(), modules())
 }
 
 /// A value of a column as the brute force has it.

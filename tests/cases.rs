@@ -255,7 +255,7 @@ fn streamed(file: &File, way: Way) -> usize {
     }
     let Some(first_us) = asks.keys().next() else { return 0 };
     let source = &file.tests[0].source;
-    let mut bench = Bench::new(*first_us, way.threads);
+    let mut bench = Bench::in_memory(*first_us, way.threads);
     // Time passes by events here, and an event can be put on any microsecond.
     bench.settings.idle_us = i64::MAX;
     bench.restart();

@@ -9,7 +9,7 @@ use onefold::platform::{PlatformError, Verified};
 use onefold::route::{GROUPS, group_of, hash};
 use onefold::source::{Append, LogSettings, PushLog, Records};
 use onefold::state::{ChangesWriter, FileRange, GroupChanges, Manifest, TableChanges};
-use onefold::storage::{Creation, LocalStorage, Storage};
+use onefold::storage::{Creation, Storage};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ fn events() -> Vec<String> {
 /// A platform with all events folded.
 fn proven() -> Bench {
     let now_us = BEGIN_US + EVENTS as i64 * MINUTE_US;
-    let bench = Bench::new(now_us, 1);
+    let bench = Bench::in_memory(now_us, 1);
     bench.apply(PROJECT, DEFINITIONS);
     bench.push_texts(PROJECT, SOURCE, &events(), 7);
     bench
@@ -66,13 +66,9 @@ fn verify(bench: &Bench) -> Result<Verified, PlatformError> {
     host.verify(&[], &BatchSettings::new(temporary.path()), Arc::new(|_| ()))
 }
 
-fn storage(bench: &Bench) -> Arc<dyn Storage> {
-    Arc::new(LocalStorage::open(bench.directory.path()).expect("the directory is there"))
-}
-
 /// Changes what the newest manifests say the state is, with sound checksums.
 fn edit_state(bench: &Bench, mut edit: impl FnMut(&mut TableChanges)) {
-    let storage = storage(bench);
+    let storage = bench.storage();
     for group in 0..GROUPS {
         let prefix = format!("projects/{PROJECT}/manifests/{group:02}/");
         let path = storage.list(&prefix).expect("it can be listed").pop().expect("there was a checkpoint");
@@ -102,7 +98,7 @@ fn edit_state(bench: &Bench, mut edit: impl FnMut(&mut TableChanges)) {
 fn replant(bench: &mut Bench, plant: impl FnOnce(&Bench)) -> Result<(), String> {
     bench.platform.close().expect("a last checkpoint");
     plant(bench);
-    let started = crate::stream::open_on(storage(bench), &bench.clock, &bench.settings);
+    let started = crate::stream::open_on(bench.storage(), &bench.clock, &bench.settings);
     started.map(|platform| bench.platform = platform).map_err(|error| error.to_string())
 }
 
@@ -234,7 +230,7 @@ fn a_wrong_value_online_is_found() {
 
 /// Writes the log again with these events, under the checksums of a log.
 fn rewrite_log(bench: &Bench, events: &[String]) {
-    let storage = storage(bench);
+    let storage = bench.storage();
     let path = format!("projects/{PROJECT}/log/{SOURCE}");
     let old = storage.list(&format!("{path}/")).expect("it can be listed");
     assert!(!old.is_empty(), "the log lies elsewhere");
@@ -276,7 +272,7 @@ fn a_changed_log_is_found() {
 fn verify_compares_at_a_barrier_and_the_stream_goes_on() {
     let bench = proven();
     let host = bench.platform.project(PROJECT).expect("it was applied");
-    let more: Vec<String> = events().into_iter().map(|event| event.replace("\"k", "\"more-k")).collect();
+    let more: Vec<String> = events().into_iter().map(|event| event.replace(":\"k", ":\"more-k")).collect();
     std::thread::scope(|scope| {
         scope.spawn(|| bench.push_texts(PROJECT, SOURCE, &more, 3));
         for _ in 0..5 {

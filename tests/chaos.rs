@@ -3,7 +3,7 @@
 use crate::reference::Chance;
 use crate::stream::open_on;
 use onefold::batch::BatchSettings;
-use onefold::clock::ManualClock;
+use onefold::clock::{Clock, ManualClock, SystemClock};
 use onefold::platform::PlatformSettings;
 use onefold::storage::LocalStorage;
 use serde_json::{Value as Json, json};
@@ -237,10 +237,8 @@ fn kills_lose_and_double_nothing() {
     }
 
     program.kill();
-    let now_us = std::fs::metadata(directory.join("stderr")).and_then(|file| file.modified()).expect("a time");
-    let now_us = now_us.duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_micros() as i64;
     let storage = Arc::new(LocalStorage::open(&directory.join("data")).expect("the data are there"));
-    let clock = Arc::new(ManualClock::at(now_us));
+    let clock = Arc::new(ManualClock::at(SystemClock::new().now_us()));
     let platform = open_on(storage, &clock, &PlatformSettings::default()).expect("it comes up once more");
     let host = platform.project("chaos").expect("the project is there");
     assert_eq!(host.status().stream.sources["events"].end_position, total);

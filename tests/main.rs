@@ -1,12 +1,16 @@
 //! The one test binary: judges that share no code with the fold, the data they are held to, and the house rules.
 
+#![allow(clippy::print_stdout, reason = "what a test has covered is printed, and kept for who asks with --nocapture")]
+
 mod batch;
 mod cases;
 mod chaos;
+mod command_line;
 mod crash;
 mod modules;
 mod paths;
 mod reference;
+mod serve;
 mod served;
 mod stream;
 mod tidy;

@@ -42,9 +42,7 @@ impl BatchError {
                 Err(inner) => BatchError::of_shared(&inner),
             },
             DataFusionError::ArrowError(inner, context) => match *inner {
-                arrow::error::ArrowError::ExternalError(inner) => {
-                    BatchError::of(DataFusionError::External(inner))
-                }
+                arrow::error::ArrowError::ExternalError(inner) => BatchError::of(DataFusionError::External(inner)),
                 inner => BatchError::Internal(format!("{inner}{}", context.unwrap_or_default())),
             },
             other => BatchError::of_shared(&other),
@@ -71,9 +69,7 @@ impl BatchError {
             BatchError::Unreadable { path, reason } => {
                 BatchError::Unreadable { path: path.clone(), reason: reason.clone() }
             }
-            BatchError::Changed { path, reason } => {
-                BatchError::Changed { path: path.clone(), reason: reason.clone() }
-            }
+            BatchError::Changed { path, reason } => BatchError::Changed { path: path.clone(), reason: reason.clone() },
             BatchError::Resources(text) => BatchError::Resources(text.clone()),
             BatchError::Fold(text) => BatchError::Fold(text.clone()),
             BatchError::Internal(text) => BatchError::Internal(text.clone()),

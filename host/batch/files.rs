@@ -33,6 +33,8 @@ pub(super) struct DataFile {
     pub schema: SchemaRef,
     /// Rows of each row group.
     pub row_groups: Vec<u64>,
+    /// Bytes of a row on the average, once it is no longer compressed.
+    pub row_bytes: usize,
     /// Columns that the path holds: `dt=2026-01-01`.
     pub partitions: Vec<(String, Option<String>)>,
 }
@@ -155,17 +157,16 @@ impl DataFile {
         let unreadable = |error: &dyn std::fmt::Display| BatchError::unreadable(&shown, error);
         let file = File::open(path).map_err(|error| unreadable(&error))?;
         let meta = file.metadata().map_err(|error| unreadable(&error))?;
-        let parquet = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())
-            .map_err(|error| unreadable(&format!("this is no whole Parquet file ({error}); was it cut off? write it again")))?;
+        let parquet = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()).map_err(|error| {
+            unreadable(&format!("this is no whole Parquet file ({error}); was it cut off? write it again"))
+        })?;
         let groups = parquet.metadata().row_groups().iter();
         let row_groups: Vec<u64> = groups.map(|group| u64::try_from(group.num_rows()).unwrap_or(0)).collect();
-        let pin = PinnedFile {
-            path: shown,
-            size: meta.len(),
-            rows: row_groups.iter().sum(),
-            modified_us: modified_us(&meta),
-        };
-        Ok(DataFile { pin, schema: parquet.schema().clone(), row_groups, partitions })
+        let bytes: i64 = parquet.metadata().row_groups().iter().map(|group| group.total_byte_size()).sum();
+        let rows: u64 = row_groups.iter().sum();
+        let row_bytes = usize::try_from(bytes).unwrap_or(0) / usize::try_from(rows.max(1)).unwrap_or(usize::MAX);
+        let pin = PinnedFile { path: shown, size: meta.len(), rows, modified_us: modified_us(&meta) };
+        Ok(DataFile { pin, schema: parquet.schema().clone(), row_groups, row_bytes, partitions })
     }
 
     pub fn path(&self) -> PathBuf {
@@ -211,13 +212,16 @@ fn partition_column(source: &Source, name: &str, value: Option<&str>, rows: usiz
     let declared = source.columns.iter().find(|column| column.batch_column == name).map(|column| column.decode);
     let number = || value.map(|value| value.parse::<i64>().ok());
     match declared {
-        Some(DecodeAs::Kind(Kind::Int64) | DecodeAs::TimestampSeconds | DecodeAs::TimestampMillis | DecodeAs::TimestampMicros) => {
-            match number() {
-                None => new_null_array(&DataType::Int64, rows),
-                Some(Some(number)) => Arc::new(Int64Array::from(vec![number; rows])),
-                Some(None) => text_column(value, rows),
-            }
-        }
+        Some(
+            DecodeAs::Kind(Kind::Int64)
+            | DecodeAs::TimestampSeconds
+            | DecodeAs::TimestampMillis
+            | DecodeAs::TimestampMicros,
+        ) => match number() {
+            None => new_null_array(&DataType::Int64, rows),
+            Some(Some(number)) => Arc::new(Int64Array::from(vec![number; rows])),
+            Some(None) => text_column(value, rows),
+        },
         Some(DecodeAs::Kind(Kind::Boolean)) => match value {
             None => new_null_array(&DataType::Boolean, rows),
             Some("true") => Arc::new(BooleanArray::from(vec![true; rows])),

@@ -71,7 +71,10 @@ impl<'a> FeatureCells<'a> {
     }
 
     /// Hands the unfinished entity's state on, and gives the values.
-    pub fn finish(self, outputs: &[onefold_fold::Field]) -> Result<(FeatureValues, Vec<Vec<u8>>), arrow::error::ArrowError> {
+    pub fn finish(
+        self,
+        outputs: &[onefold_fold::Field],
+    ) -> Result<(FeatureValues, Vec<Vec<u8>>), arrow::error::ArrowError> {
         *self.carried = self.left.unwrap_or_default();
         let mut columns = Vec::with_capacity(outputs.len());
         for (number, field) in outputs.iter().enumerate() {

@@ -205,7 +205,8 @@ impl Fold {
         for (number, feature) in table.features.iter().enumerate() {
             let mut inputs = Vec::with_capacity(feature.inputs.len() + 1);
             for input in &feature.inputs {
-                let place = scan.sort.inputs.binary_search(input).map_err(|_| BatchError::internal("a column is missing"))?;
+                let place =
+                    scan.sort.inputs.binary_search(input).map_err(|_| BatchError::internal("a column is missing"))?;
                 inputs.push(batch.column(INPUTS + place).clone());
             }
             if feature.needs_event_time {
@@ -307,7 +308,9 @@ fn spread(entities: &Entities, columns: Vec<ArrayRef>) -> Result<Vec<ArrayRef>, 
 
 fn job_error(error: JobError) -> BatchError {
     match error {
-        JobError::Call(failure) => BatchError::Fold(format!("a module of the registered definitions cannot be run: {failure}")),
+        JobError::Call(failure) => {
+            BatchError::Fold(format!("a module of the registered definitions cannot be run: {failure}"))
+        }
         damaged => BatchError::internal(damaged),
     }
 }

@@ -59,7 +59,9 @@ pub fn feature_references(project: &Project, text: &str) -> Result<Vec<FeatureRe
             None => (part, None),
         };
         let outputs = outputs_of(project, view).ok_or_else(|| {
-            BatchError::Input(format!("there is no feature service or view `{view}`: write SERVICE, or view.feature with commas between"))
+            BatchError::Input(format!(
+                "there is no feature service or view `{view}`: write SERVICE, or view.feature with commas between"
+            ))
         })?;
         let before = references.len();
         let wanted = outputs.into_iter().filter(|output| feature.is_none_or(|feature| feature == *output));
@@ -69,7 +71,9 @@ pub fn feature_references(project: &Project, text: &str) -> Result<Vec<FeatureRe
         }
     }
     match references.is_empty() {
-        true => Err(BatchError::Input("no feature is asked for: write SERVICE, or view.feature with commas between".into())),
+        true => {
+            Err(BatchError::Input("no feature is asked for: write SERVICE, or view.feature with commas between".into()))
+        }
         false => Ok(references),
     }
 }
@@ -221,7 +225,8 @@ impl BatchHost<'_> {
             let field = field.ok_or_else(|| BatchError::Input(format!("there is no feature `{view}.{feature}`")))?;
             let name = format!("{view}__{feature}");
             if fields.iter().any(|field| *field.name() == name) {
-                let text = format!("the training set would have two columns `{name}`: rename the labels' own, or ask once");
+                let text =
+                    format!("the training set would have two columns `{name}`: rename the labels' own, or ask once");
                 return Err(BatchError::Input(text));
             }
             fields.push(Arc::new(Field::new(name, field.kind.data_type(), true)));
@@ -311,9 +316,8 @@ impl AnswerReader<'_> {
                 age_us.is_some_and(|age_us| labels.at_us[row] > newest.value(row).saturating_add(age_us))
             };
             let retention_us = retention_us(view);
-            let blank = |row: usize| {
-                newest.is_null(row) || older_than(row, view.ttl_us) || older_than(row, retention_us)
-            };
+            let blank =
+                |row: usize| newest.is_null(row) || older_than(row, view.ttl_us) || older_than(row, retention_us);
             let blank: BooleanArray = (0..labels.len()).map(|row| Some(blank(row))).collect();
             for feature in &view.features {
                 let Some(column) = self.column_of(&feature.fingerprint) else { continue };

@@ -56,7 +56,8 @@ impl Labels {
                 .infer_schema(open()?, None)
                 .map_err(|error| BatchError::Input(format!("{shown}: this is no CSV with a header line: {error}")))?;
             let typed = inferred.fields().iter().map(|field| {
-                let declared = if field.name() == timestamp { Some(Kind::Timestamp) } else { fields.get(field.name()).copied() };
+                let declared =
+                    if field.name() == timestamp { Some(Kind::Timestamp) } else { fields.get(field.name()).copied() };
                 let data_type = match declared {
                     // CSV knows no types: `00123` stays what it is where a key is text.
                     Some(kind @ (Kind::Int64 | Kind::Float64 | Kind::Boolean)) => kind.data_type(),
@@ -127,7 +128,10 @@ impl Labels {
         let shown = self.path.display().to_string();
         let decoded = decoder.decode(&batch, &shown).map_err(decode_error)?;
         let wrong = |row: u32, message: &str| {
-            BatchError::Input(format!("{shown}: label {}: {message}; correct it or leave it out", first + u64::from(row)))
+            BatchError::Input(format!(
+                "{shown}: label {}: {message}; correct it or leave it out",
+                first + u64::from(row)
+            ))
         };
         if let Some(refused) = decoded.refused.first() {
             return Err(wrong(refused.record, &refused.message));

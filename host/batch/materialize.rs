@@ -63,7 +63,8 @@ impl BatchHost<'_> {
             if !sources.contains(source) {
                 continue;
             }
-            let views = ask.layout.views.values().filter(|view| view.columns.iter().any(|column| column.table == number));
+            let views =
+                ask.layout.views.values().filter(|view| view.columns.iter().any(|column| column.table == number));
             let views: BTreeSet<String> = views.map(|view| view.name.clone()).collect();
             let fingerprints: Vec<Digest> = table.features.iter().map(|feature| feature.fingerprint).collect();
             let wanted = fingerprints.iter().copied().collect();

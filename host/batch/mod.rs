@@ -8,35 +8,35 @@
 //! Nothing here decides a value: tiles, windows and calls of modules are the fold's. So neither the number of threads,
 //! nor the memory limit, nor the size of a batch can reach one.
 
-mod settings;
 mod error;
-mod refusal;
 mod files;
+mod refusal;
+mod settings;
 mod slice;
 
-mod sort_row;
-mod rows_exec;
 mod probes;
+mod rows_exec;
+mod sort_row;
 
 mod entities;
 mod fold_cells;
 mod fold_exec;
 mod run;
 
+mod historical;
+mod label_file;
+mod materialize;
+mod on_demand;
+mod parquet_out;
 mod snapshot;
 mod table_values;
-mod materialize;
-mod label_file;
-mod on_demand;
-mod historical;
-mod parquet_out;
 
 pub use error::BatchError;
 pub use files::{PinnedFile, list_files};
 pub use historical::{HistoricalAsk, HistoricalSummary, feature_references};
 pub use materialize::{MaterializeAsk, Materialized, StateSink};
-pub use refusal::{Place, RefusalSink, RefusalSummary, Refusals, RefusedBy, Refusal};
-pub use settings::{BatchHost, BatchSettings, Prepare, Progress, Rows};
+pub use refusal::{Place, Refusal, RefusalSink, RefusalSummary, Refusals, RefusedBy};
 pub use run::LogRows;
+pub use settings::{BatchHost, BatchSettings, Prepare, Progress, Rows};
 pub use snapshot::{SnapshotAsk, SnapshotSummary, snapshot_schema};
 pub use table_values::{AsOf, TableAsk, ValueAt, ValueColumns};

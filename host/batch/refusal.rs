@@ -3,7 +3,7 @@
 use crate::define::Digest;
 use crate::rows::Stage;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 /// A row, or a part of what is made of it, that was refused.
@@ -53,12 +53,12 @@ pub struct Refusals {
 }
 
 /// Counts of distinct kinds, and examples.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RefusalSummary {
     /// By stage and who refused.
     pub counts: BTreeMap<(Stage, RefusedBy), u64>,
     /// The smallest by source and place, at most [`Refusals::EXAMPLES`].
-    pub examples: std::collections::BTreeSet<Refusal>,
+    pub examples: BTreeSet<Refusal>,
 }
 
 impl Refusals {

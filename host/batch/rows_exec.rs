@@ -116,10 +116,7 @@ impl ExecutionPlan for RowsExec {
         Ok(TreeNodeRecursion::Continue)
     }
 
-    fn with_new_children(
-        self: Arc<Self>,
-        _: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+    fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         Ok(self)
     }
 
@@ -166,12 +163,13 @@ impl Scan {
                         return None;
                     }
                     let read = reader.next(LOG_READ_BYTES, Duration::ZERO);
-                    let batch = read
-                        .map_err(|error| BatchError::unreadable("push log", error))
-                        .and_then(|batches| match batches.is_empty() {
-                            true => Err(BatchError::unreadable("push log", "it ends before its last position")),
-                            false => scan.log_rows(&mut decoder, &batches, until),
-                        });
+                    let batch =
+                        read.map_err(|error| BatchError::unreadable("push log", error)).and_then(
+                            |batches| match batches.is_empty() {
+                                true => Err(BatchError::unreadable("push log", "it ends before its last position")),
+                                false => scan.log_rows(&mut decoder, &batches, until),
+                            },
+                        );
                     Some((batch, (scan, decoder, reader)))
                 });
                 // The first error ends it: a broken place in the log would be met for ever.
@@ -201,12 +199,7 @@ impl Scan {
         (self.progress)(Progress { rows: before + rows, total: self.rows_total });
     }
 
-    fn log_rows(
-        &self,
-        decoder: &mut JsonDecoder,
-        batches: &[LogBatch],
-        until: u64,
-    ) -> Result<RecordBatch, BatchError> {
+    fn log_rows(&self, decoder: &mut JsonDecoder, batches: &[LogBatch], until: u64) -> Result<RecordBatch, BatchError> {
         let mut places: Vec<(u64, i64)> = Vec::new();
         for batch in batches {
             let positions = batch.first_position..batch.first_position + batch.records.len() as u64;
@@ -231,7 +224,8 @@ impl Scan {
         arrival_us: impl Fn(u32) -> i64,
     ) -> Result<Decoded, BatchError> {
         let source = &self.slice.source;
-        let times = RowBatch::new(decoded.batch.columns().to_vec(), self.event_time(), decoded.records.clone(), Vec::new());
+        let times =
+            RowBatch::new(decoded.batch.columns().to_vec(), self.event_time(), decoded.records.clone(), Vec::new());
         let limit_us = |row: usize| arrival_us(decoded.records[row]).saturating_add(source.max_future_us);
         let is_future = |row: &usize| times.event_time_us[*row] > limit_us(*row);
         let future: Vec<usize> = (0..times.rows).filter(is_future).collect();
@@ -357,9 +351,10 @@ fn object_store_path(file: &DataFile) -> Result<String, BatchError> {
 
 fn broken_file(file: &DataFile, error: datafusion::error::DataFusionError) -> BatchError {
     match BatchError::of(error) {
-        BatchError::Internal(reason) => {
-            BatchError::unreadable(&file.pin.path, format!("{reason}; the file is damaged or was changed while it was read"))
-        }
+        BatchError::Internal(reason) => BatchError::unreadable(
+            &file.pin.path,
+            format!("{reason}; the file is damaged or was changed while it was read"),
+        ),
         other => other,
     }
 }

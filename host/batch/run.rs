@@ -73,6 +73,8 @@ impl Run {
         for file in &files {
             decoder.check(&file.whole_schema(source), &file.pin.path).map_err(decode_error)?;
         }
+        // What is sorted beside the columns: key, time, hash and place.
+        let row_bytes = files.iter().map(|file| file.row_bytes).max().unwrap_or(0).max(128) + 64;
         let pins: Vec<PinnedFile> = files.iter().map(|file| file.pin.clone()).collect();
         let in_log = log.map_or(0, |log| log.end.saturating_sub(log.log.first_position()));
         let asked = probes.as_ref().map_or(0, Probes::len);
@@ -97,7 +99,7 @@ impl Run {
             progress: host.progress.clone(),
         });
         let plan = plan_of(&scan, partitions, threads, wanted, sorted)?;
-        Ok(Run { scan, pins, plan, context: host.context()?, runtime: host.runtime()? })
+        Ok(Run { scan, pins, plan, context: host.context(row_bytes)?, runtime: host.runtime()? })
     }
 
     /// The columns of what `each` gives.

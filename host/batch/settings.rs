@@ -66,7 +66,7 @@ pub struct BatchHost<'a> {
     pub prepare: &'a Prepare<'a>,
     pub settings: BatchSettings,
     pub refusals: Arc<dyn RefusalSink>,
-    /// Told from several threads, a few times a second and thread.
+    /// Told from several threads, after each batch that was read.
     pub progress: Arc<dyn Fn(Progress) + Send + Sync>,
 }
 
@@ -80,12 +80,15 @@ impl BatchHost<'_> {
             .map_err(|error| BatchError::Resources(format!("cannot start threads: {error}")))
     }
 
-    pub(super) fn context(&self) -> Result<Arc<TaskContext>, BatchError> {
+    /// `row_bytes`: about how large a row is.
+    pub(super) fn context(&self, row_bytes: usize) -> Result<Arc<TaskContext>, BatchError> {
         let BatchSettings { memory_limit_bytes, threads, temporary_dir, batch_rows } = &self.settings;
         let threads = (*threads).max(1);
-        // What a sort keeps back to merge its runs; of a small limit the half, so that it can hold rows at all.
-        let reserved = (memory_limit_bytes / (threads * 2)).min(10 << 20);
-        let batch_rows = (*batch_rows).clamp(1, 1 << 20);
+        // What a sort keeps back to merge its runs; of a small limit a quarter, so that it can hold rows at all.
+        let reserved = (memory_limit_bytes / (threads * 4)).min(10 << 20);
+        // A thread holds several batches at a time, whatever the limit of its sort: they must be small beside it.
+        let batch_bytes = (memory_limit_bytes / (threads * 32)).min(16 << 20);
+        let batch_rows = (*batch_rows).min(batch_bytes / row_bytes.max(1)).clamp(1, 1 << 20);
         let mut config = SessionConfig::new()
             .with_target_partitions(threads)
             .with_batch_size(batch_rows)

@@ -39,9 +39,12 @@ impl Slice {
         }
         let sources: BTreeSet<String> = part.feature_views.values().map(|view| view.source.clone()).collect();
         part.sources.retain(|name, _| sources.contains(name));
-        let [source] = part.sources.values_mut().collect::<Vec<_>>().try_into().map_err(|_| {
-            BatchError::Internal(format!("views {views:?} are not of one source"))
-        })?;
+        let [source] = part
+            .sources
+            .values_mut()
+            .collect::<Vec<_>>()
+            .try_into()
+            .map_err(|_| BatchError::Internal(format!("views {views:?} are not of one source")))?;
         let mut needed = BTreeSet::from([source.event_time.clone()]);
         for view in part.feature_views.values_mut() {
             needed.extend(needed_of(view));

@@ -94,8 +94,8 @@ fn known_entities(
 ) -> Result<RecordBatch, BatchError> {
     let keys = values.keys.as_ref().ok_or_else(|| BatchError::internal("values without keys"))?;
     let kinds: Vec<Kind> = view.join_keys.iter().map(|key| key.kind).collect();
-    let mut columns = crate::route::decode(&kinds, (0..keys.len()).map(|row| keys.value(row)))
-        .map_err(BatchError::internal)?;
+    let mut columns =
+        crate::route::decode(&kinds, (0..keys.len()).map(|row| keys.value(row))).map_err(BatchError::internal)?;
     let older_than = |age_us: Option<i64>| -> BooleanArray {
         let older = |newest_us: &i64| age_us.is_some_and(|age_us| as_of_us > newest_us.saturating_add(age_us));
         values.newest_us.values().iter().map(|newest_us| Some(older(newest_us))).collect()

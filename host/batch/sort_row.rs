@@ -91,7 +91,8 @@ impl SortSchema {
         within: impl Fn(i64) -> bool,
     ) -> Result<(RecordBatch, u64), BatchError> {
         let table = &slice.layout.tables[0];
-        let key_columns: Vec<ArrayRef> = table.key_columns.iter().map(|column| batch.columns[*column].clone()).collect();
+        let key_columns: Vec<ArrayRef> =
+            table.key_columns.iter().map(|column| batch.columns[*column].clone()).collect();
         let keys = Keys::encode(&key_columns).map_err(|error| BatchError::Fold(error.to_string()))?;
         let place = |row: usize| (origin.place)(batch.records[row]);
         let tell = |row: usize, stage: Stage, refused_by: RefusedBy, message: &str| {
@@ -159,7 +160,8 @@ impl SortSchema {
                     tell(failure.row as usize, failure.stage, by, &failure.message);
                 }
             }
-            let mask = batch.taking_part(&used, &feature.filter).map_err(|error| BatchError::Fold(error.to_string()))?;
+            let mask =
+                batch.taking_part(&used, &feature.filter).map_err(|error| BatchError::Fold(error.to_string()))?;
             masks.push(mask);
         }
         if masks.iter().all(Option::is_none) {
@@ -209,7 +211,7 @@ impl SortSchema {
 fn put_order<'b>(bytes: &'b mut Vec<u8>, key: &[u8], time_us: i64, kind: RowKind) -> &'b [u8] {
     bytes.clear();
     bytes.extend_from_slice(key);
-    bytes.extend_from_slice(&((time_us as u64) ^ (1 << 63)).to_be_bytes());
+    bytes.extend_from_slice(&crate::route::ordered_bytes(time_us));
     bytes.push(kind as u8);
     bytes
 }
@@ -218,8 +220,7 @@ fn put_order<'b>(bytes: &'b mut Vec<u8>, key: &[u8], time_us: i64, kind: RowKind
 #[inline]
 pub(super) fn split_order(order: &[u8]) -> (&[u8], i64, bool) {
     let Some((key, [time @ .., kind])) = order.split_last_chunk::<TIME_AND_KIND>() else { return (order, 0, false) };
-    let time = u64::from_be_bytes(*time) ^ (1 << 63);
-    (key, time as i64, *kind == RowKind::Row as u8)
+    (key, crate::route::from_ordered_bytes(*time), *kind == RowKind::Row as u8)
 }
 
 pub(super) fn pack(origin: u32, row: u64) -> u64 {

@@ -6,9 +6,9 @@ use crate::decode::JsonDecoder;
 use crate::define::{Project, UdfUse};
 use crate::online::{EmbeddedStore, OnlineStore};
 use crate::registry::{ModuleCache, Proposal, Registry, Revision, commit};
+use crate::route::GROUPS;
 use crate::source::{Append, IdempotencyKey, LogSettings, PushLog, Records};
 use crate::storage::Storage;
-use crate::route::GROUPS;
 use crate::stream::{
     Compiled, Letter, RouteError, Stopped, Stream, StreamParts, StreamSettings, StreamStatus, load_letters,
 };
@@ -330,7 +330,9 @@ impl ProjectHost {
                 "source `{source}` takes no pushes: add `stream: {{ push: {{}} }}` to it"
             )));
         }
-        let log = self.log(source).ok_or_else(|| PlatformError::Unavailable(format!("the log of `{source}` is not open yet")))?;
+        let log = self
+            .log(source)
+            .ok_or_else(|| PlatformError::Unavailable(format!("the log of `{source}` is not open yet")))?;
         self.check_memory()?;
         let arrival_us = self.clock.now_us();
         let pushed = look_through(definition, &records, arrival_us)?;
@@ -347,7 +349,9 @@ impl ProjectHost {
 
     fn check_memory(&self) -> Result<(), PlatformError> {
         let stream = self.stream.try_lock();
-        let Some(bytes) = stream.ok().and_then(|stream| stream.as_ref().map(Stream::state_bytes)) else { return Ok(()) };
+        let Some(bytes) = stream.ok().and_then(|stream| stream.as_ref().map(Stream::state_bytes)) else {
+            return Ok(());
+        };
         if bytes >= self.settings.memory_bytes {
             return Err(PlatformError::Unavailable(format!(
                 "the state holds {bytes} bytes, and at most {} are allowed: raise limits.memory, or give views a ttl",
@@ -403,11 +407,7 @@ impl ProjectHost {
 }
 
 /// What a push's answer says of its events: they are decoded here once, so that the sender learns of broken ones.
-fn look_through(
-    source: &crate::define::Source,
-    records: &Records,
-    arrival_us: i64,
-) -> Result<Pushed, PlatformError> {
+fn look_through(source: &crate::define::Source, records: &Records, arrival_us: i64) -> Result<Pushed, PlatformError> {
     let mut decoder = JsonDecoder::new(source).map_err(RouteError::from)?;
     let decoded = decoder.decode(records.iter()).map_err(RouteError::from)?;
     let mut errors = BTreeMap::new();

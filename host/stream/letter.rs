@@ -85,7 +85,9 @@ pub fn load(storage: &dyn Storage, project: &str) -> Result<Vec<Letter>, Storage
         let bytes = storage.read(&path)?.unwrap_or_default();
         for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             let letter: Letter = serde_json::from_slice(line).map_err(|error| {
-                StorageError::Invalid(format!("`{path}` holds a line that is no dead letter ({error}): restore the file"))
+                StorageError::Invalid(format!(
+                    "`{path}` holds a line that is no dead letter ({error}): restore the file"
+                ))
             })?;
             let place = (letter.source.clone(), letter.position, letter.sub_row, letter.refused_by.clone());
             letters.insert(place, letter);

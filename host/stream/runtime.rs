@@ -106,10 +106,13 @@ pub struct TableStatus {
     pub state_bytes: u64,
 }
 
+/// What a worker hands out at a barrier: its groups' changes and the letters since the last one.
+type Handed = (Vec<GroupPart>, Vec<Letter>);
+
 enum Message {
     Rows(Arc<Routed>, Arc<Places>),
     Clock(String, i64),
-    Barrier(u64, Sender<Result<(Vec<GroupPart>, Vec<Letter>), DamagedCell>>),
+    Barrier(u64, Sender<Result<Handed, DamagedCell>>),
     Stop,
 }
 
@@ -168,7 +171,11 @@ impl Stream {
             stop: AtomicBool::new(false),
             status: Mutex::default(),
             served: Mutex::new(
-                parts.positions.iter().map(|(source, at)| (source.clone(), vec![least(at); settings.threads])).collect(),
+                parts
+                    .positions
+                    .iter()
+                    .map(|(source, at)| (source.clone(), vec![least(at); settings.threads]))
+                    .collect(),
             ),
             served_moved: Condvar::new(),
             sizes: Mutex::new(vec![Vec::new(); settings.threads]),
@@ -208,7 +215,11 @@ impl Stream {
                 reader: log.reader(from)?,
                 router,
                 out_of_orderness_us: source.out_of_orderness_us,
-                clock: clock.unwrap_or(SourceClock { clock_us: i64::MIN, newest_us: i64::MIN, read_at_us: parts.clock.now_us() }),
+                clock: clock.unwrap_or(SourceClock {
+                    clock_us: i64::MIN,
+                    newest_us: i64::MIN,
+                    read_at_us: parts.clock.now_us(),
+                }),
             });
         }
         let logs = parts.logs.clone();
@@ -239,11 +250,8 @@ impl Stream {
             let at = served.get(source).map_or(u64::MAX, |at| least(at));
             at < position && !self.shared.stop.load(Ordering::SeqCst)
         };
-        let (served, _) = self
-            .shared
-            .served_moved
-            .wait_timeout_while(served, timeout, lacks)
-            .unwrap_or_else(PoisonError::into_inner);
+        let (served, _) =
+            self.shared.served_moved.wait_timeout_while(served, timeout, lacks).unwrap_or_else(PoisonError::into_inner);
         served.get(source).is_none_or(|at| least(at) >= position)
     }
 
@@ -568,11 +576,8 @@ impl Reader {
             letters.extend(refused);
         }
         parts.sort_by_key(|part| part.group);
-        let barrier = Barrier {
-            positions: self.positions(),
-            clocks: self.clocks(),
-            tables: table_records(&self.compiled),
-        };
+        let barrier =
+            Barrier { positions: self.positions(), clocks: self.clocks(), tables: table_records(&self.compiled) };
         let name = format!("{:020}-{}", self.checkpoints.epoch() + 1, self.checkpoints.writer());
         Ok(Unstored { name, letters, barrier, parts, began_us })
     }

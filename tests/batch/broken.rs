@@ -14,7 +14,7 @@ kind: source
 name: events
 stream: { push: {} }
 event_time: at
-schema: { at: timestamp, key: utf8, number: int64 }
+schema: { at: timestamp, key: utf8, number: int64, text: utf8 }
 ---
 kind: entity
 name: thing
@@ -27,6 +27,7 @@ source: events
 features:
   total: { udf: std.sum, inputs: [number] }
   rows: { udf: std.count }
+  texts: { udf: std.last_n, inputs: [text], params: { n: 5 } }
 ";
 
 fn snapshot(world: &World, rows: &Rows) -> Result<SnapshotSummary, BatchError> {
@@ -111,7 +112,10 @@ fn labels_must_be_right() {
     let error = historical("key,event_timestamp\nk1,2026-01-01T00:00:00Z\nk2,\n").expect_err("a label without time");
     assert!(matches!(&error, BatchError::Input(text) if text.contains("label 1")), "{error}");
     assert!(!world.path("out.parquet").exists(), "half a training set is none");
-    assert_eq!(historical("key,event_timestamp\nk1,2026-01-01T00:00:00Z\n").map(|summary| summary.labels).ok(), Some(1));
+    assert_eq!(
+        historical("key,event_timestamp\nk1,2026-01-01T00:00:00Z\n").map(|summary| summary.labels).ok(),
+        Some(1)
+    );
     assert_eq!(historical("key,event_timestamp\n").map(|summary| summary.labels).ok(), Some(0));
     assert!(onefold::batch::feature_references(&world.project, "stats.nothing").is_err());
 }
@@ -128,7 +132,9 @@ fn refused_rows_are_told_with_their_place() {
         r#"{"at":"2026-01-01T00:00:00Z","key":null,"number":6}"#,
         r#"{"at":"2026-01-01T00:00:00Z","#,
     ];
-    let lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+    let mut lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+    // The last five texts may have a fifth of 1 MiB each.
+    lines.push(format!(r#"{{"at":"2026-01-01T00:00:00Z","key":"a","number":8,"text":"{}"}}"#, "x".repeat(300_000)));
     // 2026-01-01T00:30:00Z: the row of two o'clock is more than an hour ahead.
     let rows = rows_with("events", Some(world.log(&lines, 1_767_227_400_000_000)));
     let summary = snapshot(&world, &rows).unwrap_or_else(|error| panic!("{error}"));
@@ -149,10 +155,16 @@ fn refused_rows_are_told_with_their_place() {
         })
         .collect();
     let decode = Stage::Decode;
-    let expected =
-        [(1, decode, "feature"), (2, decode, "table"), (3, decode, "all"), (4, decode, "all"), (6, decode, "all")];
+    let expected = [
+        (1, decode, "feature"),
+        (2, decode, "table"),
+        (3, decode, "all"),
+        (4, decode, "all"),
+        (6, decode, "all"),
+        (7, Stage::Fold, "feature"),
+    ];
     assert_eq!(told, expected);
-    assert_eq!(refusals.total(), 5);
+    assert_eq!(refusals.total(), 6);
 }
 
 #[test]

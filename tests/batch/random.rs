@@ -84,9 +84,8 @@ fn random_definitions_give_what_the_brute_force_gives() {
 }
 
 fn keys_of(view: &FeatureView, batch: &RecordBatch, row: usize) -> Vec<Value> {
-    let key = |key: &onefold::define::JoinKey| {
-        value_at(batch.column_by_name(&key.name).expect("join keys are there"), row)
-    };
+    let key =
+        |key: &onefold::define::JoinKey| value_at(batch.column_by_name(&key.name).expect("join keys are there"), row);
     view.join_keys.iter().map(key).collect()
 }
 
@@ -118,7 +117,14 @@ fn check_snapshot(
     compared
 }
 
-fn check_values(shown: &str, view: &FeatureView, prefix: &str, known: &Known, batch: &RecordBatch, row: usize) -> usize {
+fn check_values(
+    shown: &str,
+    view: &FeatureView,
+    prefix: &str,
+    known: &Known,
+    batch: &RecordBatch,
+    row: usize,
+) -> usize {
     let mut compared = 0;
     for field in view.features.iter().flat_map(|feature| &feature.outputs) {
         let column = batch.column_by_name(&format!("{prefix}{}", field.name)).expect("the column is there");
@@ -158,7 +164,12 @@ pub fn write_labels(path: &Path, asks_us: &[i64]) -> RecordBatch {
     batch
 }
 
-pub fn check_labels(seed: u64, view: &FeatureView, entities: &BTreeMap<Vec<Value>, Vec<Row>>, set: &RecordBatch) -> usize {
+pub fn check_labels(
+    seed: u64,
+    view: &FeatureView,
+    entities: &BTreeMap<Vec<Value>, Vec<Row>>,
+    set: &RecordBatch,
+) -> usize {
     let mut compared = 0;
     for row in 0..set.num_rows() {
         let Value::Timestamp(at_us) = value_at(set.column(1), row) else { panic!("labels have times") };

@@ -4,7 +4,7 @@ use crate::modules::ecommerce;
 use onefold::batch::{BatchHost, BatchSettings, LogRows, Refusals, Rows};
 use onefold::clock::ManualClock;
 use onefold::decode::JsonDecoder;
-use onefold::define::{Project, UdfUse, read_text};
+use onefold::define::{Definitions, Project, UdfUse, read_directory, read_text};
 use onefold::registry::{ApplyOptions, ModuleCache, Registry, commit, plan_apply};
 use onefold::source::{Append, LogSettings, PushLog, Records};
 use onefold::std_module::STD_WASM;
@@ -35,14 +35,24 @@ pub struct World {
 impl World {
     /// Applies these documents, the module `ecommerce` at hand.
     pub fn apply(definitions: &str) -> World {
+        World::of(&read_text("definitions.yaml", definitions).unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    /// The e-commerce example, its module built.
+    pub fn example() -> World {
+        ecommerce();
+        let directory = crate::modules::root().join("examples/ecommerce/definitions");
+        World::of(&read_directory(&directory).unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    fn of(definitions: &Definitions) -> World {
         let directory = tempfile::tempdir().expect("a directory for the test");
-        let definitions = read_text("definitions.yaml", definitions).unwrap_or_else(|error| panic!("{error}"));
-        let name = onefold::define::project_name(&definitions, Some("test")).expect("a name");
+        let name = onefold::define::project_name(definitions, None).expect("the project has a name");
         let storage = Arc::new(LocalStorage::open(&directory.path().join("data")).expect("storage opens"));
         let registry = Registry::of(storage, &name).expect("the name is one");
         let module = modules().load("ecommerce", ecommerce()).expect("the module is sound");
         registry.put_module("ecommerce", ecommerce(), &module).expect("it can be registered");
-        let proposal = plan_apply(&registry, modules(), STD_WASM, &definitions, &ApplyOptions::default())
+        let proposal = plan_apply(&registry, modules(), STD_WASM, definitions, &ApplyOptions::default())
             .unwrap_or_else(|error| panic!("{error}"));
         let revision = commit(&registry, modules(), &proposal, 0).unwrap_or_else(|error| panic!("{error}"));
         let refusals = Arc::new(Refusals::default());
@@ -55,7 +65,8 @@ impl World {
     }
 
     pub fn prepare(&self, udf: &UdfUse, inputs: &[Field]) -> Result<Udf, String> {
-        let module = modules().registered(&self.registry, &udf.module, &udf.digest).map_err(|error| error.to_string())?;
+        let module =
+            modules().registered(&self.registry, &udf.module, &udf.digest).map_err(|error| error.to_string())?;
         module.prepare(&udf.udf, &udf.params, inputs).map_err(|error| error.to_string())
     }
 

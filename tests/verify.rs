@@ -9,7 +9,7 @@ use onefold::platform::{PlatformError, Verified};
 use onefold::route::{GROUPS, group_of, hash};
 use onefold::source::{Append, LogSettings, PushLog, Records};
 use onefold::state::{ChangesWriter, FileRange, GroupChanges, Manifest, TableChanges};
-use onefold::storage::{Creation, Storage};
+use onefold::storage::Creation;
 use std::sync::Arc;
 use std::time::Duration;
 

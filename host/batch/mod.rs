@@ -21,6 +21,7 @@ mod sort_row;
 mod entities;
 mod fold_cells;
 mod fold_exec;
+mod memory_exec;
 mod run;
 
 mod historical;

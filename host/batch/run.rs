@@ -3,6 +3,7 @@
 use super::BatchError;
 use super::files::{DataFile, PinnedFile, open_files, open_pinned};
 use super::fold_exec::{FoldExec, Wanted};
+use super::memory_exec::MemoryExec;
 use super::probes::Probes;
 use super::rows_exec::{Chunk, RowsExec, Scan, decode_error};
 use super::settings::{BatchHost, Rows};
@@ -16,6 +17,7 @@ use arrow::record_batch::RecordBatch;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
@@ -98,8 +100,9 @@ impl Run {
             rows_total: total + asked,
             progress: host.progress.clone(),
         });
-        let plan = plan_of(&scan, partitions, threads, wanted, sorted)?;
-        Ok(Run { scan, pins, plan, context: host.context(row_bytes)?, runtime: host.runtime()? })
+        let shape = Shape { threads, wanted, sorted, row_bytes };
+        let plan = shape.plan(host, &scan, partitions)?;
+        Ok(Run { scan, pins, plan, context: host.context(None, row_bytes)?, runtime: host.runtime()? })
     }
 
     /// The columns of what `each` gives.
@@ -135,29 +138,47 @@ impl Run {
     }
 }
 
-fn plan_of(
-    scan: &Arc<Scan>,
-    partitions: Vec<Vec<Chunk>>,
+/// How a run's plan looks.
+struct Shape {
     threads: usize,
     wanted: Wanted,
     sorted: bool,
-) -> Result<Arc<dyn ExecutionPlan>, BatchError> {
-    let mut plan: Arc<dyn ExecutionPlan> = Arc::new(RowsExec::new(scan.clone(), partitions));
-    if threads > 1 || plan.output_partitioning().partition_count() > 1 {
-        let hash = Arc::new(Column::new("hash", HASH));
-        let exchange = RepartitionExec::try_new(plan, Partitioning::Hash(vec![hash], threads));
-        plan = Arc::new(exchange.map_err(BatchError::of)?);
+    row_bytes: usize,
+}
+
+impl Shape {
+    fn plan(
+        &self,
+        host: &BatchHost<'_>,
+        scan: &Arc<Scan>,
+        partitions: Vec<Vec<Chunk>>,
+    ) -> Result<Arc<dyn ExecutionPlan>, BatchError> {
+        let quarter_bytes = host.settings.memory_limit_bytes / 4;
+        let two_sorts = self.sorted && self.wanted == Wanted::Probes;
+        let each = |plan: SortExec, quarters: usize| -> Result<Arc<dyn ExecutionPlan>, BatchError> {
+            let share_bytes = quarter_bytes * quarters / self.threads;
+            let contexts = (0..self.threads).map(|_| host.context(Some(share_bytes), self.row_bytes));
+            let plan = plan.with_preserve_partitioning(true);
+            Ok(Arc::new(MemoryExec::new(Arc::new(plan), contexts.collect::<Result<_, _>>()?)))
+        };
+        let mut plan: Arc<dyn ExecutionPlan> = Arc::new(RowsExec::new(scan.clone(), partitions));
+        if self.threads > 1 || plan.output_partitioning().partition_count() > 1 {
+            let hash = Arc::new(Column::new("hash", HASH));
+            let exchange = RepartitionExec::try_new(plan, Partitioning::Hash(vec![hash], self.threads));
+            let context = host.context(Some(quarter_bytes), self.row_bytes)?;
+            plan = Arc::new(MemoryExec::new(Arc::new(exchange.map_err(BatchError::of)?), vec![context]));
+        }
+        plan = each(SortExec::new(by("order", ORDER)?, plan), if two_sorts { 2 } else { 3 })?;
+        plan = Arc::new(FoldExec::new(plan, scan.clone(), self.wanted));
+        if !self.sorted {
+            return Ok(Arc::new(CoalescePartitionsExec::new(plan)));
+        }
+        let first = by(if self.wanted == Wanted::Probes { "label" } else { "key" }, 0)?;
+        if two_sorts {
+            plan = each(SortExec::new(first.clone(), plan), 1)?;
+        }
+        Ok(Arc::new(SortPreservingMergeExec::new(first, plan)))
     }
-    let sort = SortExec::new(by("order", ORDER)?, plan).with_preserve_partitioning(true);
-    plan = Arc::new(FoldExec::new(Arc::new(sort), scan.clone(), wanted));
-    if !sorted {
-        return Ok(Arc::new(datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec::new(plan)));
-    }
-    let first = by(if wanted == Wanted::Probes { "label" } else { "key" }, 0)?;
-    if wanted == Wanted::Probes {
-        plan = Arc::new(SortExec::new(first.clone(), plan).with_preserve_partitioning(true));
-    }
-    Ok(Arc::new(SortPreservingMergeExec::new(first, plan)))
 }
 
 fn by(name: &str, number: usize) -> Result<LexOrdering, BatchError> {

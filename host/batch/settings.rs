@@ -7,7 +7,7 @@ use super::run::LogRows;
 use crate::define::{Project, UdfUse};
 use datafusion::execution::TaskContext;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, UnboundedMemoryPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::SessionConfig;
 use onefold_fold::{Field, Udf};
@@ -80,12 +80,17 @@ impl BatchHost<'_> {
             .map_err(|error| BatchError::Resources(format!("cannot start threads: {error}")))
     }
 
-    /// `row_bytes`: about how large a row is.
-    pub(super) fn context(&self, row_bytes: usize) -> Result<Arc<TaskContext>, BatchError> {
+    /// A context with a share of the memory; none: for what holds a few batches only. `row_bytes`: about how large a
+    /// row is.
+    pub(super) fn context(&self, share_bytes: Option<usize>, row_bytes: usize) -> Result<Arc<TaskContext>, BatchError> {
         let BatchSettings { memory_limit_bytes, threads, temporary_dir, batch_rows } = &self.settings;
         let threads = (*threads).max(1);
-        // What a sort keeps back to merge its runs; of a small limit a quarter, so that it can hold rows at all.
-        let reserved = (memory_limit_bytes / (threads * 4)).min(10 << 20);
+        // What a sort keeps back to merge its runs; of a small share a quarter, so that it can hold rows at all.
+        let reserved = (share_bytes.unwrap_or(0) / 4).min(10 << 20);
+        let pool: Arc<dyn MemoryPool> = match share_bytes {
+            Some(bytes) => Arc::new(FairSpillPool::new(bytes)),
+            None => Arc::new(UnboundedMemoryPool::default()),
+        };
         // A thread holds several batches at a time, whatever the limit of its sort: they must be small beside it.
         let batch_bytes = (memory_limit_bytes / (threads * 32)).min(16 << 20);
         let batch_rows = (*batch_rows).min(batch_bytes / row_bytes.max(1)).clamp(1, 1 << 20);
@@ -96,7 +101,7 @@ impl BatchHost<'_> {
         config.options_mut().execution.sort_in_place_threshold_bytes = 1 << 20;
         let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Directories(vec![temporary_dir.clone()]));
         let runtime = RuntimeEnvBuilder::new()
-            .with_memory_pool(Arc::new(FairSpillPool::new(*memory_limit_bytes)))
+            .with_memory_pool(pool)
             .with_disk_manager_builder(disk)
             .build_arc()
             .map_err(BatchError::of)?;

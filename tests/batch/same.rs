@@ -59,7 +59,7 @@ fn threads_memory_and_batches_reach_no_value() {
         (world.threads, world.memory_limit_bytes, world.batch_rows) = (1, 256 << 20, 8192);
         let expected = snapshot(&world, &rows, view, None);
         assert!(expected.num_rows() >= 8, "{view}: {} entities", expected.num_rows());
-        for (threads, memory_limit_bytes, batch_rows) in [(2, 256 << 20, 8192), (3, 256 << 20, 100), (2, 1 << 20, 1024)]
+        for (threads, memory_limit_bytes, batch_rows) in [(2, 256 << 20, 8192), (3, 256 << 20, 100), (2, 2 << 20, 1024)]
         {
             (world.threads, world.memory_limit_bytes, world.batch_rows) = (threads, memory_limit_bytes, batch_rows);
             let found = snapshot(&world, &rows, view, None);
@@ -189,7 +189,7 @@ fn materialized_states_give_the_values_of_a_snapshot() {
     let done =
         world.with_host(|host| host.materialize(&ask, &rows, &mut states)).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(done.tables.len(), layout.tables.len(), "all views of the source");
-    (world.threads, world.memory_limit_bytes) = (1, 1 << 20);
+    (world.threads, world.memory_limit_bytes) = (1, 2 << 20);
     let mut again = Kept::default();
     assert_eq!(world.with_host(|host| host.materialize(&ask, &rows, &mut again)).ok(), Some(done.clone()));
     assert!(states.0 == again.0, "states depend on threads or memory");

@@ -1,7 +1,11 @@
 //! The one test binary: judges that share no code with the fold, the data they are held to, and the house rules.
 
+#![allow(clippy::print_stdout, reason = "what a test has covered is printed, and kept for who asks with --nocapture")]
+
 mod batch;
+mod command_line;
 mod modules;
 mod reference;
+mod serve;
 mod stream;
 mod tidy;

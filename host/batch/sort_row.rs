@@ -211,7 +211,7 @@ impl SortSchema {
 fn put_order<'b>(bytes: &'b mut Vec<u8>, key: &[u8], time_us: i64, kind: RowKind) -> &'b [u8] {
     bytes.clear();
     bytes.extend_from_slice(key);
-    bytes.extend_from_slice(&((time_us as u64) ^ (1 << 63)).to_be_bytes());
+    bytes.extend_from_slice(&crate::route::ordered_bytes(time_us));
     bytes.push(kind as u8);
     bytes
 }
@@ -220,8 +220,7 @@ fn put_order<'b>(bytes: &'b mut Vec<u8>, key: &[u8], time_us: i64, kind: RowKind
 #[inline]
 pub(super) fn split_order(order: &[u8]) -> (&[u8], i64, bool) {
     let Some((key, [time @ .., kind])) = order.split_last_chunk::<TIME_AND_KIND>() else { return (order, 0, false) };
-    let time = u64::from_be_bytes(*time) ^ (1 << 63);
-    (key, time as i64, *kind == RowKind::Row as u8)
+    (key, crate::route::from_ordered_bytes(*time), *kind == RowKind::Row as u8)
 }
 
 pub(super) fn pack(origin: u32, row: u64) -> u64 {

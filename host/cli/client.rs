@@ -4,7 +4,7 @@
 use super::{Failure, Global};
 use crate::platform::{Platform, PlatformSettings};
 use crate::serve::{App, ServeSettings, router};
-use crate::storage::{DataLock, Owner, StorageError};
+use crate::storage::{DataLock, LocalStorage, Owner, Storage, StorageError};
 use anyhow::Context;
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -167,15 +167,22 @@ pub fn owner(command: &str, listen: Option<String>) -> Owner {
     Owner { pid: std::process::id(), command: command.to_owned(), listen }
 }
 
-/// Opens the data of this process's settings.
+/// Opens the data of this process's settings, which it must own.
 pub fn open_platform(global: &Global) -> anyhow::Result<Arc<Platform>> {
+    let storage = LocalStorage::open(&global.settings.data)?;
+    storage.clear_temporary()?;
+    open_platform_over(global, Arc::new(storage))
+}
+
+/// The same over a storage of the caller's.
+pub fn open_platform_over(global: &Global, storage: Arc<dyn Storage>) -> anyhow::Result<Arc<Platform>> {
     let settings = PlatformSettings {
         threads: global.settings.threads,
         checkpoint_every_us: global.settings.checkpoint_every_us,
         idle_us: global.settings.idle_us,
         memory_bytes: global.settings.memory_bytes,
     };
-    Ok(Platform::open(settings, global.storage()?, global.clock.clone())?)
+    Ok(Platform::open(settings, storage, global.clock.clone())?)
 }
 
 pub fn serve_settings(global: &Global, read_only: bool) -> ServeSettings {

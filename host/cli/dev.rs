@@ -1,13 +1,13 @@
 //! `onefold dev` and `onefold serve`: the processes that answer.
 
 use super::apply::Sent;
-use super::client::{open_platform, owner, serve_settings};
+use super::client::{open_platform, open_platform_over, owner, serve_settings};
 use super::{Failure, Global, note, print};
 use crate::define::read_files;
 use crate::platform::Platform;
 use crate::registry::ApplyOptions;
 use crate::serve::{self, App, check_listen};
-use crate::storage::DataLock;
+use crate::storage::{DataLock, LookStorage};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub struct DevArgs {
     watch: bool,
 }
 
-/// Serve lookups from data that another process, or none, writes.
+/// Serve lookups from the data as they are now, whoever writes them; as many processes as wanted.
 #[derive(clap::Args)]
 #[command(after_help = "Example: onefold serve --data ./.onefold --listen 127.0.0.1:6567")]
 pub struct ServeArgs {
@@ -63,12 +63,11 @@ pub fn dev(args: &DevArgs, global: &Global) -> anyhow::Result<ExitCode> {
 
 pub fn serve(_args: &ServeArgs, global: &Global) -> anyhow::Result<ExitCode> {
     check_listen(&global.settings.listen).map_err(Failure::Input)?;
-    let lock = DataLock::acquire(&global.settings.data, &owner("onefold serve", None))?;
-    let platform = open_platform(global)?;
-    listen(global, platform, true, |address| {
-        lock.announce(&owner("onefold serve", Some(address.to_owned())))?;
-        Ok(())
-    })
+    // The data are looked at as they are now, whoever owns them.
+    let storage = Arc::new(LookStorage::new(global.storage()?));
+    let platform = open_platform_over(global, storage)?;
+    note("serving the data as they are now; start again to see what is written later");
+    listen(global, platform, true, |_| Ok(()))
 }
 
 /// Answers until the process is told to stop; then the last checkpoint is written.

@@ -30,6 +30,7 @@ pub struct GenerateArgs {
 
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum Workload {
+    #[command(after_help = "Example: onefold generate ecommerce --rows 1000000 --out data --seed 1")]
     /// Purchases of an online shop: transactions.jsonl and transactions/ (Parquet), the same rows in both.
     Ecommerce(EcommerceArgs),
 }

@@ -3,8 +3,10 @@
 //! Exit codes: 0 done; 1 the answer is no; 2 wrong usage or bad input; 3 something outside failed.
 
 mod apply;
+mod batch;
 mod client;
 mod dev;
+mod first_rows;
 pub mod generate;
 mod get;
 mod letters;
@@ -84,7 +86,15 @@ enum Action {
     Push(push::PushArgs),
     /// Look features up, once, for people.
     Lookup(lookup::LookupArgs),
-    /// Serve lookups from data that another process, or none, writes.
+    /// Build the state of views from their sources' files, for lookups and for the stream to go on from.
+    Materialize(batch::MaterializeArgs),
+    /// Write every known entity's values at an instant, computed by batch.
+    Snapshot(batch::SnapshotArgs),
+    /// Make a training set: for each label the features as they were at its time.
+    Historical(batch::HistoricalArgs),
+    /// Compare every streamed value with batch, bit for bit, over the rows that the state is made of.
+    Verify(batch::VerifyArgs),
+    /// Serve lookups from the data as they are now, whoever writes them.
     Serve(dev::ServeArgs),
     /// Rows that could not be processed.
     DeadLetters(letters::LettersArgs),
@@ -213,6 +223,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Action::Get(args) => get::get(&args, &global),
         Action::Push(args) => push::run(&args, &global),
         Action::Lookup(args) => lookup::run(&args, &global),
+        Action::Materialize(args) => batch::materialize(&args, &global),
+        Action::Snapshot(args) => batch::snapshot(&args, &global),
+        Action::Historical(args) => batch::historical(&args, &global),
+        Action::Verify(args) => batch::verify(&args, &global),
         Action::DeadLetters(args) => letters::letters(&args, &global),
         Action::Status(args) => letters::status(&args, &global),
         Action::Other(words) => Err(unknown_command(&words).into()),

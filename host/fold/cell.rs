@@ -159,14 +159,7 @@ pub(crate) fn put_tiles<'a>(out: &mut Vec<u8>, count: usize, tiles: impl Iterato
 }
 
 #[inline]
-pub(crate) fn put_head(
-    out: &mut Vec<u8>,
-    newest: i64,
-    state: &[u8],
-    failed: bool,
-    oldest: i64,
-    total: Option<&[u8]>,
-) {
+pub(crate) fn put_head(out: &mut Vec<u8>, newest: i64, state: &[u8], failed: bool, oldest: i64, total: Option<&[u8]>) {
     put_zigzag(out, newest);
     put_varint(out, newest.wrapping_sub(oldest) as u64);
     put_optional(out, total);
@@ -235,12 +228,7 @@ pub fn persist(window: &Window, head: &[u8], tail: &[u8], out: &mut Vec<u8>) -> 
 }
 
 /// Reads the persisted form back into a head and a tail without cached merges; the inverse of [`persist`].
-pub fn restore(
-    window: &Window,
-    persisted: &[u8],
-    head: &mut Vec<u8>,
-    tail: &mut Vec<u8>,
-) -> Result<(), DamagedCell> {
+pub fn restore(window: &Window, persisted: &[u8], head: &mut Vec<u8>, tail: &mut Vec<u8>) -> Result<(), DamagedCell> {
     if persisted.is_empty() {
         return Ok(());
     }
@@ -264,8 +252,11 @@ pub fn restore(
     Ok(())
 }
 
+/// A tile of a persisted cell: index, state bytes (of a failed tile its reason), failed.
+pub type PersistedTile<'a> = (i64, &'a [u8], bool);
+
 /// The tiles of a persisted cell, for people and checks: index, state bytes, failed.
-pub fn persisted_tiles<'a>(window: &Window, persisted: &'a [u8]) -> Result<Vec<(i64, &'a [u8], bool)>, DamagedCell> {
+pub fn persisted_tiles<'a>(window: &Window, persisted: &'a [u8]) -> Result<Vec<PersistedTile<'a>>, DamagedCell> {
     if persisted.is_empty() {
         return Ok(Vec::new());
     }

@@ -137,7 +137,8 @@ mod tests {
 
     #[test]
     fn zeros_and_nans_are_one_value_for_equality_and_ordered_for_the_rest() {
-        let column: ArrayRef = Arc::new(Float64Array::from(vec![Some(-0.0), Some(0.0), Some(f64::NAN), None, Some(1.0)]));
+        let column: ArrayRef =
+            Arc::new(Float64Array::from(vec![Some(-0.0), Some(0.0), Some(f64::NAN), None, Some(1.0)]));
         let run = |operator, values: &[f64]| {
             let values = values.iter().map(|value| Literal::Float64Bits(value.to_bits())).collect();
             let comparison = Comparison { column: "x".into(), operator, values };

@@ -189,7 +189,14 @@ impl Planner {
                 Err(damaged) => self.give_up(damaged),
             }
         };
-        CellPlan { cell: self.first_cell + self.cells.len() as u32, nth: 0, now_us: not_before_us, mode, tail, planner: self }
+        CellPlan {
+            cell: self.first_cell + self.cells.len() as u32,
+            nth: 0,
+            now_us: not_before_us,
+            mode,
+            tail,
+            planner: self,
+        }
     }
 
     fn give_up(&mut self, damaged: DamagedCell) -> Mode {
@@ -213,7 +220,11 @@ enum Mode {
     /// No tile.
     Empty,
     Single(State),
-    Newest { head: Head, state: State, leaves_us: i64 },
+    Newest {
+        head: Head,
+        state: State,
+        leaves_us: i64,
+    },
     Full(usize),
 }
 
@@ -283,9 +294,7 @@ impl CellPlan<'_> {
         let before = self.planner.tape.op_count();
         let probe = match &mut self.mode {
             Mode::Empty => self.emit_empty(),
-            Mode::Single(state) if state.failed => {
-                PlannedProbe::Failed(reason_text(self.planner.bytes_of(state)))
-            }
+            Mode::Single(state) if state.failed => PlannedProbe::Failed(reason_text(self.planner.bytes_of(state))),
             Mode::Single(state) => {
                 let slot = state.slot(&mut self.planner.tape);
                 PlannedProbe::Emit(self.planner.tape.emit(slot))

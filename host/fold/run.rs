@@ -66,12 +66,7 @@ impl FoldJob {
 
     /// Folds `rows` rows of `columns` (in the order of the UDF's inputs) into the cells. Returns the rows it refused,
     /// ascending. On an error no cell of the call has been settled beyond those of earlier calls.
-    pub fn run(
-        &mut self,
-        rows: u32,
-        columns: &[ArrayRef],
-        cells: &mut impl Cells,
-    ) -> Result<Vec<FailedRow>, JobError> {
+    pub fn run(&mut self, rows: u32, columns: &[ArrayRef], cells: &mut impl Cells) -> Result<Vec<FailedRow>, JobError> {
         self.planner.set_aside = Default::default();
         self.planner.origins = None;
         let mut refused = BTreeMap::new();

@@ -3,12 +3,10 @@
 use super::value;
 use super::{FeatureWrite, NewValue, OnlineBatch, OnlineEntity, OnlineError, OnlineFeature, OnlineRows, OnlineStore};
 use crate::define::Digest;
-use crate::rows::Layout;
 use crate::route::{GROUPS, Keys, group_of};
+use crate::rows::Layout;
 use crate::state::{Arena, Slice};
-use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, TimestampMicrosecondArray,
-};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, TimestampMicrosecondArray};
 use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
 use hashbrown::HashTable;
 use onefold_fold::Kind;
@@ -66,7 +64,8 @@ impl EmbeddedStore {
         for group in 0..GROUPS {
             let mut tables = self.write_lock(group);
             for table in &layout.tables {
-                let standing = tables.entry(table.id).or_insert_with(|| Table { clock_us: i64::MIN, ..Table::default() });
+                let standing =
+                    tables.entry(table.id).or_insert_with(|| Table { clock_us: i64::MIN, ..Table::default() });
                 for feature in &table.features {
                     let column = |kind| Column { kind, valid: Vec::new(), fixed: Vec::new(), slices: Vec::new() };
                     let columns = || feature.outputs.iter().map(|field| column(field.kind)).collect();

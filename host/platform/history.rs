@@ -34,7 +34,9 @@ impl Pins {
     pub fn load(storage: &dyn Storage, project: &str, digest: &Digest) -> Result<Pins, PlatformError> {
         let path = path(project, digest);
         let gone = |reason: String| {
-            PlatformError::Invalid(format!("`{path}`, the list of files that state was made of, {reason}: materialize again"))
+            PlatformError::Invalid(format!(
+                "`{path}`, the list of files that state was made of, {reason}: materialize again"
+            ))
         };
         let bytes = storage.read(&path)?.ok_or_else(|| gone("is gone".into()))?;
         serde_json::from_slice(&bytes).map_err(|error| gone(format!("is damaged ({error})")))

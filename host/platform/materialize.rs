@@ -48,7 +48,8 @@ impl ProjectHost {
         let project = Arc::new(revision.project);
         let mut views: BTreeSet<String> = request.views.iter().cloned().collect();
         if views.is_empty() {
-            let has_files = |source: &str| project.sources.get(source).is_some_and(|source| source.batch_path.is_some());
+            let has_files =
+                |source: &str| project.sources.get(source).is_some_and(|source| source.batch_path.is_some());
             let with_files = project.feature_views.values().filter(|view| has_files(&view.source));
             views = with_files.map(|view| view.name.clone()).collect();
         }
@@ -71,7 +72,9 @@ impl ProjectHost {
             }
         }
         if pins.is_empty() {
-            return Err(PlatformError::Invalid("no source of the project has files: there is nothing to materialize".into()));
+            return Err(PlatformError::Invalid(
+                "no source of the project has files: there is nothing to materialize".into(),
+            ));
         }
         for pins in pins.values() {
             pins.store(self.storage().as_ref(), self.name())?;
@@ -87,8 +90,7 @@ impl ProjectHost {
         .map_err(|error| PlatformError::Invalid(error.to_string()))?;
         let prepare = self.preparer();
         let compiled = Compiled::new(layout, &prepare)?;
-        let ends: BTreeMap<String, u64> =
-            logs.iter().map(|(name, log)| (name.clone(), log.end_position())).collect();
+        let ends: BTreeMap<String, u64> = logs.iter().map(|(name, log)| (name.clone(), log.end_position())).collect();
         let rows = Rows {
             logs: logs
                 .iter()
@@ -116,9 +118,15 @@ impl ProjectHost {
         }
         let barrier = Barrier { positions, clocks, tables: table_records(&compiled) };
         let parts = sink.into_parts(&compiled);
-        let checkpoint_epoch = checkpoints.commit(&barrier, parts)?;
+        let checkpoint_epoch = checkpoints.commit(&barrier, &parts)?;
         Ok(MaterializeSummary {
-            views: compiled.layout.views.keys().filter(|view| pins.contains_key(&compiled.layout.views[*view].source)).cloned().collect(),
+            views: compiled
+                .layout
+                .views
+                .keys()
+                .filter(|view| pins.contains_key(&compiled.layout.views[*view].source))
+                .cloned()
+                .collect(),
             files: pins.values().map(|pins| pins.files.len()).sum(),
             entities: done.entities,
             checkpoint_epoch,
@@ -127,9 +135,8 @@ impl ProjectHost {
 }
 
 fn row_set_of(layout: &Layout, fingerprint: &Digest) -> Option<RowSet> {
-    let holds = |table: &&crate::rows::TableLayout| {
-        table.features.iter().any(|feature| feature.fingerprint == *fingerprint)
-    };
+    let holds =
+        |table: &&crate::rows::TableLayout| table.features.iter().any(|feature| feature.fingerprint == *fingerprint);
     layout.tables.iter().find(holds).map(|table| table.row_set.clone())
 }
 
@@ -150,8 +157,7 @@ impl GroupedEntities {
             let mut writer = ChangesWriter::default();
             for (entities, layout) in tables.iter().zip(&compiled.layout.tables) {
                 if !entities.is_empty() {
-                    let fingerprints: Vec<Digest> =
-                        layout.features.iter().map(|feature| feature.fingerprint).collect();
+                    let fingerprints: Vec<Digest> = layout.features.iter().map(|feature| feature.fingerprint).collect();
                     writer.entities(layout.id, &fingerprints, entities);
                 }
             }

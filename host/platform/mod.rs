@@ -1,5 +1,6 @@
 //! Everything of one process over one data directory: its projects, each with its registry, logs, stream and values.
 
+mod batch;
 mod error;
 mod history;
 mod materialize;
@@ -7,12 +8,15 @@ mod project;
 mod recover;
 mod verify;
 
+/// What work on the history runs with, for those who do not know how it is done.
+pub use crate::batch::{BatchError, BatchSettings, Progress};
+/// What a push is made of, for those who do not know where logs are.
+pub use crate::source::{IdempotencyKey, LogError, Records};
+pub use batch::{BatchDone, BatchRequest};
 pub use error::PlatformError;
 pub use history::Pins;
 pub use materialize::{MaterializeRequest, MaterializeSummary};
 pub use project::{Live, ProjectHost, ProjectStatus, Pushed};
-/// What a push is made of, for those who do not know where logs are.
-pub use crate::source::{IdempotencyKey, LogError, Records};
 pub use recover::{Recovery, layout_over, stored_tables};
 pub use verify::{Difference, Verified};
 
@@ -43,6 +47,12 @@ impl Default for PlatformSettings {
     }
 }
 
+/// The process's engine with no module compiled yet.
+pub fn module_cache() -> Result<Arc<ModuleCache>, PlatformError> {
+    let engine = Engine::new(Limits::default()).map_err(|error| PlatformError::Engine(error.to_string()))?;
+    Ok(Arc::new(ModuleCache::new(engine)))
+}
+
 /// All projects of a data directory, running.
 pub struct Platform {
     settings: PlatformSettings,
@@ -59,8 +69,7 @@ impl Platform {
         storage: Arc<dyn Storage>,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Platform>, PlatformError> {
-        let engine = Engine::new(Limits::default()).map_err(|error| PlatformError::Engine(error.to_string()))?;
-        Platform::open_with(settings, storage, clock, Arc::new(ModuleCache::new(engine)))
+        Platform::open_with(settings, storage, clock, module_cache()?)
     }
 
     /// The same with modules that may have been compiled already.

@@ -6,9 +6,9 @@ use crate::decode::JsonDecoder;
 use crate::define::{Project, UdfUse};
 use crate::online::{EmbeddedStore, OnlineStore};
 use crate::registry::{ModuleCache, Proposal, Registry, Revision, commit};
+use crate::route::GROUPS;
 use crate::source::{Append, IdempotencyKey, LogSettings, PushLog, Records};
 use crate::storage::Storage;
-use crate::route::GROUPS;
 use crate::stream::{
     Compiled, Letter, RouteError, Stopped, Stream, StreamParts, StreamSettings, StreamStatus, load_letters,
 };
@@ -139,8 +139,8 @@ impl ProjectHost {
         {
             return Ok(commit(&self.registry, &self.modules, proposal, self.clock.now_us())?);
         }
-        if let Some(running) = stream.take() {
-            running.stop()?;
+        if stream.is_some() {
+            self.halt(&mut stream)?;
         }
         // A module that is not registered yet is found by its digest once it has been uploaded.
         let upload = crate::registry::upload_modules(&self.registry, &self.modules, proposal);
@@ -246,10 +246,7 @@ impl ProjectHost {
     ) -> Result<T, PlatformError> {
         let mut stream = self.stream();
         let live = self.live()?;
-        let running = stream.take().ok_or_else(|| {
-            PlatformError::Unavailable(format!("the stream of project `{}` is not running", self.name()))
-        })?;
-        let stopped = running.stop()?;
+        let stopped = self.halt(&mut stream)?;
         let seen = look(&live, &stopped);
         let positions = stopped.positions.iter();
         let parts = StreamParts {
@@ -267,6 +264,24 @@ impl ProjectHost {
         };
         *stream = Some(Stream::start(parts, self.stream_settings())?);
         seen
+    }
+
+    /// Stops the stream at a stored barrier. When that cannot be stored, a stream goes on from the last one.
+    fn halt(&self, stream: &mut Option<Stream>) -> Result<Stopped, PlatformError> {
+        let running = stream.take().ok_or_else(|| {
+            PlatformError::Unavailable(format!("the stream of project `{}` is not running", self.name()))
+        })?;
+        running.stop().map_err(|error| {
+            let restarted = match self.registry.newest() {
+                Ok(Some(revision)) => self.run(stream, revision, |_| Ok(())),
+                Ok(None) => Ok(()),
+                Err(error) => Err(error.into()),
+            };
+            if let Err(restart) = restarted {
+                tracing::error!("the stream of project `{}` is down: {restart}", self.name());
+            }
+            error.into()
+        })
     }
 
     fn stream_settings(&self) -> StreamSettings {
@@ -315,7 +330,9 @@ impl ProjectHost {
                 "source `{source}` takes no pushes: add `stream: {{ push: {{}} }}` to it"
             )));
         }
-        let log = self.log(source).ok_or_else(|| PlatformError::Unavailable(format!("the log of `{source}` is not open yet")))?;
+        let log = self
+            .log(source)
+            .ok_or_else(|| PlatformError::Unavailable(format!("the log of `{source}` is not open yet")))?;
         self.check_memory()?;
         let arrival_us = self.clock.now_us();
         let pushed = look_through(definition, &records, arrival_us)?;
@@ -332,7 +349,9 @@ impl ProjectHost {
 
     fn check_memory(&self) -> Result<(), PlatformError> {
         let stream = self.stream.try_lock();
-        let Some(bytes) = stream.ok().and_then(|stream| stream.as_ref().map(Stream::state_bytes)) else { return Ok(()) };
+        let Some(bytes) = stream.ok().and_then(|stream| stream.as_ref().map(Stream::state_bytes)) else {
+            return Ok(());
+        };
         if bytes >= self.settings.memory_bytes {
             return Err(PlatformError::Unavailable(format!(
                 "the state holds {bytes} bytes, and at most {} are allowed: raise limits.memory, or give views a ttl",
@@ -388,11 +407,7 @@ impl ProjectHost {
 }
 
 /// What a push's answer says of its events: they are decoded here once, so that the sender learns of broken ones.
-fn look_through(
-    source: &crate::define::Source,
-    records: &Records,
-    arrival_us: i64,
-) -> Result<Pushed, PlatformError> {
+fn look_through(source: &crate::define::Source, records: &Records, arrival_us: i64) -> Result<Pushed, PlatformError> {
     let mut decoder = JsonDecoder::new(source).map_err(RouteError::from)?;
     let decoded = decoder.decode(records.iter()).map_err(RouteError::from)?;
     let mut errors = BTreeMap::new();

@@ -1,8 +1,9 @@
 //! From a checkpoint and definitions to state in memory: load what is there, fold what is new from the log.
 
 use super::PlatformError;
+use crate::batch::Prepare;
 use crate::clock::Clock;
-use crate::define::{Digest, Feature, Project, Source, UdfUse};
+use crate::define::{Digest, Feature, Project, Source};
 use crate::online::EmbeddedStore;
 use crate::route::GROUPS;
 use crate::rows::{Layout, RowSet};
@@ -13,7 +14,6 @@ use crate::stream::{
     Bounds, Compiled, GroupState, Letter, Places, RefusedBy, RouteError, Router, StreamError, StreamParts, Worker,
     clocks_of,
 };
-use onefold_fold::{Field, Udf};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub struct Recovery<'a> {
     pub storage: Arc<dyn Storage>,
     pub clock: Arc<dyn Clock>,
     pub logs: BTreeMap<String, Arc<PushLog>>,
-    pub prepare: &'a dyn Fn(&UdfUse, &[Field]) -> Result<Udf, String>,
+    pub prepare: &'a Prepare<'a>,
     /// Distinguishes this process's files from those of all others.
     pub writer: String,
     /// Told how many records of how many have been read while features are built.
@@ -63,8 +63,7 @@ pub fn layout_over(project: &Project, records: &[TableRecord]) -> Result<Layout,
 impl Recovery<'_> {
     /// Loads, builds and writes everything online. The stream can start from what is returned.
     pub fn run(self) -> Result<(StreamParts, Arc<EmbeddedStore>), PlatformError> {
-        let checkpoints =
-            Checkpoints::open(self.storage.clone(), &self.project.name, self.writer.clone(), GROUPS)?;
+        let checkpoints = Checkpoints::open(self.storage.clone(), &self.project.name, self.writer.clone(), GROUPS)?;
         let layout = layout_over(&self.project, &stored_tables(&checkpoints))?;
         let compiled = Arc::new(Compiled::new(layout, self.prepare)?);
         let built = built_features(&checkpoints, &compiled);

@@ -5,7 +5,9 @@
 
 use super::history::Pins;
 use super::{Live, PlatformError, ProjectHost};
-use crate::batch::{AsOf, BatchError, BatchHost, BatchSettings, LogRows, Progress, Refusals, Rows, TableAsk, ValueColumns};
+use crate::batch::{
+    AsOf, BatchError, BatchHost, BatchSettings, LogRows, Progress, Refusals, Rows, TableAsk, ValueColumns,
+};
 use crate::online::{OnlineRows, OnlineStore};
 use crate::route::{Keys, decode};
 use crate::rows::{TableLayout, ViewLayout};
@@ -75,7 +77,8 @@ impl ProjectHost {
                 if asked.is_empty() {
                     continue;
                 }
-                let compared = self.verify_table(live, stopped, number, table, &asked, settings, &progress, &mut verified);
+                let compared =
+                    self.verify_table(live, stopped, number, table, &asked, settings, &progress, &mut verified);
                 match compared {
                     Ok(()) => {}
                     Err(PlatformError::Batch(error @ (BatchError::Changed { .. } | BatchError::Unreadable { .. }))) => {

@@ -134,11 +134,24 @@ impl Part<'_> {
     fn put(&self, row: usize, out: &mut Vec<u8>) {
         match self {
             Part::Boolean(column) => out.push(u8::from(column.value(row))),
-            Part::Integer(values) => out.extend_from_slice(&((values[row] as u64) ^ (1 << 63)).to_be_bytes()),
+            Part::Integer(values) => out.extend_from_slice(&ordered_bytes(values[row])),
             Part::Text(column) => put_escaped(column.value(row).as_bytes(), out),
             Part::Binary(column) => put_escaped(column.value(row), out),
         }
     }
+}
+
+/// Eight bytes that are ordered as the integers are.
+#[inline]
+#[expect(clippy::big_endian_bytes, reason = "only big-endian bytes are in the order of the numbers")]
+pub fn ordered_bytes(value: i64) -> [u8; 8] {
+    ((value as u64) ^ (1 << 63)).to_be_bytes()
+}
+
+/// The integer of these bytes: the inverse of [`ordered_bytes`].
+#[expect(clippy::big_endian_bytes, reason = "the inverse of `ordered_bytes`")]
+pub fn from_ordered_bytes(bytes: [u8; 8]) -> i64 {
+    (u64::from_be_bytes(bytes) ^ (1 << 63)) as i64
 }
 
 #[inline]
@@ -214,7 +227,7 @@ pub fn decode<'a>(kinds: &[Kind], keys: impl Iterator<Item = &'a [u8]>) -> Resul
 fn take_integer(rest: &mut &[u8]) -> Result<i64, KeyError> {
     let (bytes, after) = rest.split_first_chunk::<8>().ok_or(KeyError::Damaged)?;
     *rest = after;
-    Ok((u64::from_be_bytes(*bytes) ^ (1 << 63)) as i64)
+    Ok(from_ordered_bytes(*bytes))
 }
 
 fn take_escaped(rest: &mut &[u8]) -> Result<Vec<u8>, KeyError> {

@@ -2,4 +2,4 @@
 
 mod key;
 
-pub use key::{GROUPS, KeyError, Keys, decode, group_of, hash};
+pub use key::{GROUPS, KeyError, Keys, decode, from_ordered_bytes, group_of, hash, ordered_bytes};

@@ -316,10 +316,13 @@ fn transform(udf: &Udf, step: &Step, rows: usize, inputs: &[ArrayRef]) -> Result
             };
             let (first, second) = (part(0, half)?, part(half, rows - half)?);
             let shift = |row: u32| row + half as u32;
-            let parents = first.parents.values().iter().copied().chain(second.parents.values().iter().map(|row| shift(*row)));
-            let outputs = first.outputs.iter().zip(&second.outputs).map(|(a, b)| {
-                arrow::compute::concat(&[a.as_ref(), b.as_ref()]).map_err(|error| own(step, &error))
-            });
+            let parents =
+                first.parents.values().iter().copied().chain(second.parents.values().iter().map(|row| shift(*row)));
+            let outputs = first
+                .outputs
+                .iter()
+                .zip(&second.outputs)
+                .map(|(a, b)| arrow::compute::concat(&[a.as_ref(), b.as_ref()]).map_err(|error| own(step, &error)));
             let second_failed = second.failed.into_iter().map(|(row, message)| (shift(row), message));
             Ok(MappedRows {
                 parents: parents.collect::<Vec<_>>().into(),
@@ -335,10 +338,8 @@ fn own(step: &Step, error: &arrow::error::ArrowError) -> RowsError {
 }
 
 fn take(column: &ArrayRef, places: &UInt32Array) -> Result<ArrayRef, RowsError> {
-    arrow::compute::take(column, places, None).map_err(|error| RowsError::Transform {
-        udf: "take".into(),
-        failure: CallFailure::Invalid(error.to_string()),
-    })
+    arrow::compute::take(column, places, None)
+        .map_err(|error| RowsError::Transform { udf: "take".into(), failure: CallFailure::Invalid(error.to_string()) })
 }
 
 /// The column with null in the failed rows.
@@ -348,7 +349,11 @@ fn without(column: &ArrayRef, failed: &BTreeMap<u32, (Stage, String)>) -> Result
         valid[*row as usize] = false;
     }
     let nulls = NullBuffer::union(column.nulls(), Some(&NullBuffer::from(valid)));
-    column.to_data().into_builder().nulls(nulls).build().map(arrow::array::make_array).map_err(|error| {
-        RowsError::Transform { udf: "nulls".into(), failure: CallFailure::Invalid(error.to_string()) }
-    })
+    column
+        .to_data()
+        .into_builder()
+        .nulls(nulls)
+        .build()
+        .map(arrow::array::make_array)
+        .map_err(|error| RowsError::Transform { udf: "nulls".into(), failure: CallFailure::Invalid(error.to_string()) })
 }

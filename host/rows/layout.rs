@@ -43,7 +43,11 @@ pub struct RowSpace {
 pub enum MadeOf {
     Source,
     /// Rows that a transform makes of another space's rows; `carried` columns of it come along, before the outputs.
-    Transform { space: usize, step: Step, carried: Vec<usize> },
+    Transform {
+        space: usize,
+        step: Step,
+        carried: Vec<usize>,
+    },
 }
 
 /// One use of a transform: inputs are columns of its space; outputs follow each other from `first_output`.
@@ -121,7 +125,9 @@ pub struct ViewColumn {
 
 /// A definition that the checks should have refused.
 #[derive(Debug, thiserror::Error)]
-#[error("`{view}` uses column `{column}`, which neither its source nor its transforms have: apply the definitions again")]
+#[error(
+    "`{view}` uses column `{column}`, which neither its source nor its transforms have: apply the definitions again"
+)]
 pub struct UnknownColumn {
     pub view: String,
     pub column: String,
@@ -168,8 +174,7 @@ impl Layout {
             names.get(column).copied().ok_or_else(|| UnknownColumn { view: view.name.clone(), column: column.into() })
         };
         for transform in source.transforms.iter().chain(&view.transforms) {
-            let inputs =
-                transform.inputs.iter().map(|column| find(&names, column)).collect::<Result<Vec<_>, _>>()?;
+            let inputs = transform.inputs.iter().map(|column| find(&names, column)).collect::<Result<Vec<_>, _>>()?;
             let first = if transform.one_to_one {
                 self.add_step(space, transform, inputs)
             } else {
@@ -181,13 +186,11 @@ impl Layout {
                 names.insert(output.name.clone(), first + number);
             }
         }
-        let key_columns =
-            view.join_keys.iter().map(|key| find(&names, &key.column)).collect::<Result<Vec<_>, _>>()?;
+        let key_columns = view.join_keys.iter().map(|key| find(&names, &key.column)).collect::<Result<Vec<_>, _>>()?;
         let retention_us = retention_us(view);
         let mut columns = Vec::new();
         for (position, feature) in view.features.iter().enumerate() {
-            let inputs =
-                feature.inputs.iter().map(|input| find(&names, &input.name)).collect::<Result<Vec<_>, _>>()?;
+            let inputs = feature.inputs.iter().map(|input| find(&names, &input.name)).collect::<Result<Vec<_>, _>>()?;
             let filter = feature
                 .filter
                 .iter()

@@ -84,9 +84,7 @@ impl Options {
 
 /// The body, up to a limit.
 pub async fn read_body(headers: &HeaderMap, body: Body, limit_bytes: usize) -> Result<Bytes, Problem> {
-    let too_large = || {
-        Problem::too_large(format!("the body is larger than {limit_bytes} bytes: send it in parts"))
-    };
+    let too_large = || Problem::too_large(format!("the body is larger than {limit_bytes} bytes: send it in parts"));
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| usize::try_from(length).is_ok_and(|length| length > limit_bytes)) {
         return Err(too_large());
@@ -126,6 +124,10 @@ pub async fn read_json<T: DeserializeOwned>(headers: &HeaderMap, body: Body, lim
 
 /// JSON bytes as `T`: 400 when they are no JSON, 422 when they are another.
 pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // A list of the right length would pass for an object of the same members in order.
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Problem::unprocessable("the body is a list: send a JSON object"));
+    }
     serde_json::from_slice(bytes).map_err(|error| {
         let place = format!("line {}, column {}", error.line(), error.column());
         match error.classify() {

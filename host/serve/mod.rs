@@ -7,8 +7,11 @@ mod definitions;
 mod events;
 mod extract;
 mod features;
+mod jobs;
 mod letters;
 pub mod lookup;
+#[cfg(test)]
+mod lookup_rules;
 mod metrics;
 mod modules;
 mod openapi;
@@ -48,11 +51,20 @@ struct Inner {
     clock: Arc<dyn Clock>,
     settings: ServeSettings,
     metrics: Metrics,
+    jobs: jobs::Jobs,
 }
 
 impl App {
     pub fn new(platform: Arc<Platform>, clock: Arc<dyn Clock>, settings: ServeSettings) -> App {
-        App { inner: Arc::new(Inner { platform, clock, settings, metrics: Metrics::default() }) }
+        App {
+            inner: Arc::new(Inner {
+                platform,
+                clock,
+                settings,
+                metrics: Metrics::default(),
+                jobs: jobs::Jobs::default(),
+            }),
+        }
     }
 
     fn platform(&self) -> &Arc<Platform> {
@@ -61,6 +73,10 @@ impl App {
 
     fn clock(&self) -> &dyn Clock {
         &*self.inner.clock
+    }
+
+    fn jobs(&self) -> &jobs::Jobs {
+        &self.inner.jobs
     }
 
     fn metrics(&self) -> &Metrics {

@@ -124,6 +124,21 @@ const IN_PROJECT: &[Operation] = &[
         answers: &[("200", "What became of them", "any")],
         ..GET
     },
+    Operation {
+        method: "post",
+        path: "/jobs",
+        summary: "Start verify, a snapshot or a training set",
+        body: Some((&["application/json"], "any")),
+        answers: &[("202", "Its id", "any"), ("422", "No such job, or a part of it is missing", "problem")],
+        ..GET
+    },
+    Operation { path: "/jobs", summary: "Jobs of this process", ..GET },
+    Operation {
+        path: "/jobs/{id}",
+        summary: "How far a job is, and its result",
+        answers: &[("200", "The job", "any"), ("404", "No such job", "problem")],
+        ..GET
+    },
     Operation { path: "/status", summary: "Sources, lag, watermarks, checkpoints, state", ..GET },
 ];
 

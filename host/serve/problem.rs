@@ -2,7 +2,7 @@
 
 use crate::define::DefineError;
 use crate::online::OnlineError;
-use crate::platform::{LogError, PlatformError};
+use crate::platform::{BatchError, LogError, PlatformError};
 use crate::registry::RegistryError;
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -181,6 +181,9 @@ impl From<PlatformError> for Problem {
             PlatformError::Unavailable(detail) => Problem::unavailable(detail),
             PlatformError::Registry(error) => error.into(),
             PlatformError::Log(error) => error.into(),
+            PlatformError::Batch(
+                error @ (BatchError::Input(_) | BatchError::Unreadable { .. } | BatchError::Changed { .. }),
+            ) => Problem::unprocessable(error.to_string()),
             PlatformError::Online(error) => error.into(),
             PlatformError::Storage(error) if error.is_unwritable() => Problem::unavailable(error.to_string()),
             failed => Problem::internal(failed.to_string()),

@@ -2,7 +2,7 @@
 
 use super::definitions::{self, DocumentKind};
 use super::extract::{Params, ok};
-use super::{App, Problem, events, features, letters, modules, openapi};
+use super::{App, Problem, events, features, jobs, letters, modules, openapi};
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
@@ -14,7 +14,7 @@ use serde_json::json;
 const PROJECT: &str = "/v1/projects/{project}";
 
 /// Parts of the interface that later versions bring: they answer so, not as if they were misspelt.
-const LATER: [&str; 8] = ["rollback", "jobs", "explain", "files", "pause", "resume", "feast", "tokens"];
+const LATER: [&str; 7] = ["rollback", "explain", "files", "pause", "resume", "feast", "tokens"];
 
 /// All of the interface.
 pub fn router(app: App) -> Router {
@@ -39,7 +39,7 @@ pub(super) fn routes() -> Vec<(String, MethodRouter<App>)> {
         ("/v1/schema".to_owned(), get(definitions::get_schema)),
         ("/v1/projects".to_owned(), get(letters::get_projects)),
     ];
-    let in_project: [(&str, MethodRouter<App>); 13] = [
+    let in_project: [(&str, MethodRouter<App>); 15] = [
         ("/modules", get(modules::get_modules).post(modules::post_module)),
         ("/modules/{name}", get(modules::get_module)),
         ("/modules/{name}/{version}", get(modules::get_module_version).delete(modules::delete_module_version)),
@@ -53,6 +53,8 @@ pub(super) fn routes() -> Vec<(String, MethodRouter<App>)> {
         ("/dead-letters", get(letters::get_letters)),
         ("/dead-letters/replay", post(letters::post_replay)),
         ("/status", get(letters::get_status)),
+        ("/jobs", get(jobs::get_jobs).post(jobs::post_job)),
+        ("/jobs/{id}", get(jobs::get_job)),
     ];
     routes.extend(in_project.map(|(path, method_router)| (format!("{PROJECT}{path}"), method_router)));
     for (path, kind) in DOCUMENT_PATHS {

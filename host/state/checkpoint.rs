@@ -151,13 +151,14 @@ impl Checkpoints {
     }
 
     /// Stores a checkpoint durably: the delta, then the groups' manifests. A crash in between leaves some groups at
-    /// the epoch before, which is a state like any other: their rows are read again, the others drop them.
-    pub fn commit(&mut self, barrier: &Barrier, parts: Vec<GroupPart>) -> Result<u64, CheckpointError> {
+    /// the epoch before, which is a state like any other: their rows are read again, the others drop them. After an
+    /// error of storage the same parts can be committed again: what they say twice holds once.
+    pub fn commit(&mut self, barrier: &Barrier, parts: &[GroupPart]) -> Result<u64, CheckpointError> {
         let epoch = self.epoch() + 1;
         let path = format!("projects/{}/state/{epoch:020}-{:06}-{}.delta", self.project, self.generation, self.writer);
         let mut delta = Vec::new();
         let mut ranges = BTreeMap::new();
-        for part in &parts {
+        for part in parts {
             if !part.bytes.is_empty() {
                 let range =
                     FileRange { path: path.clone(), offset: delta.len() as u64, length: part.bytes.len() as u64 };
@@ -165,11 +166,15 @@ impl Checkpoints {
                 delta.extend_from_slice(&part.bytes);
             }
         }
-        if !delta.is_empty() && self.storage.create(&path, &delta)? == Creation::AlreadyExists {
+        // A create that failed may have come as far as the name.
+        if !delta.is_empty()
+            && self.storage.create(&path, &delta)? == Creation::AlreadyExists
+            && self.storage.read(&path)?.as_deref() != Some(delta.as_slice())
+        {
             return Err(CheckpointError::Damaged { path, reason: "it exists before it was written".into() });
         }
         self.storage.crash_point("after the delta, before the manifests")?;
-        for part in &parts {
+        for part in parts {
             let before = self.newest.get(&part.group).filter(|_| !part.full);
             let mut files = before.map(|manifest| manifest.files.clone()).unwrap_or_default();
             files.extend(ranges.remove(&part.group));
@@ -186,7 +191,10 @@ impl Checkpoints {
             self.storage.crash_point("between the manifests")?;
         }
         self.storage.crash_point("after the manifests")?;
-        self.collect()?;
+        // What is stored counts, whether or not there is room again; the next checkpoint collects what this one could not.
+        if let Err(error) = self.collect() {
+            tracing::warn!("files of old checkpoints are not removed yet: {error}");
+        }
         Ok(epoch)
     }
 

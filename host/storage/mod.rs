@@ -8,6 +8,7 @@ mod files;
 pub mod forgetful;
 mod local;
 mod lock;
+mod look;
 
 use bytes::Bytes;
 use std::io;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 
 pub use local::LocalStorage;
 pub use lock::{DataLock, Owner};
+pub use look::LookStorage;
 
 /// Whether `create` made the object, or found one of that name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -271,8 +271,8 @@ fn write_online(
                 Value::Failed(reason) => rows[first].push((*entity, NewValue::Failed(reason))),
             }
         }
-        for chunk in 0..chunks.len() {
-            places.push((*feature, &chunks[chunk][..], first + chunk));
+        for (number, chunk) in chunks.iter().enumerate() {
+            places.push((*feature, &chunk[..], first + number));
         }
     }
     let features: Vec<FeatureWrite<'_>> = places

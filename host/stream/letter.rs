@@ -69,8 +69,11 @@ pub fn store(storage: &dyn Storage, project: &str, name: &str, letters: &[Letter
             lines.push(b'\n');
         }
     }
-    match storage.create(&format!("{}{name}.jsonl", prefix(project)), &lines)? {
+    let path = format!("{}{name}.jsonl", prefix(project));
+    match storage.create(&path, &lines)? {
         Creation::Created => Ok(()),
+        // A store that failed may have come as far as the name, and is tried again.
+        Creation::AlreadyExists if storage.read(&path)?.as_deref() == Some(lines.as_slice()) => Ok(()),
         Creation::AlreadyExists => Err(StorageError::Invalid(format!("letters `{name}` were written before"))),
     }
 }
@@ -82,7 +85,9 @@ pub fn load(storage: &dyn Storage, project: &str) -> Result<Vec<Letter>, Storage
         let bytes = storage.read(&path)?.unwrap_or_default();
         for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             let letter: Letter = serde_json::from_slice(line).map_err(|error| {
-                StorageError::Invalid(format!("`{path}` holds a line that is no dead letter ({error}): restore the file"))
+                StorageError::Invalid(format!(
+                    "`{path}` holds a line that is no dead letter ({error}): restore the file"
+                ))
             })?;
             let place = (letter.source.clone(), letter.position, letter.sub_row, letter.refused_by.clone());
             letters.insert(place, letter);

@@ -11,7 +11,5 @@ pub use compiled::{CompileError, Compiled};
 pub use fold_table::{FeatureRefusal, FoldTableError, GroupTables, Touched, fold_touched};
 pub use letter::{Letter, Reason, RefusedBy, load as load_letters};
 pub use router::{Bounds, Places, RouteError, Routed, RoutedTable, Router};
-pub use runtime::{
-    SourceStatus, Stopped, Stream, StreamError, StreamParts, StreamSettings, StreamStatus, TableStatus,
-};
+pub use runtime::{SourceStatus, Stopped, Stream, StreamError, StreamParts, StreamSettings, StreamStatus, TableStatus};
 pub use worker::{GroupState, Worker, clocks_of, split_groups, table_records};

@@ -89,7 +89,15 @@ impl Router {
         let place = Places::new(batches);
         let mut letters = Vec::new();
         for refused in &decoded.refused {
-            letters.push(self.letter(&place, refused.record, 0, Stage::Decode, RefusedBy::All, Reason::Decode, &refused.message));
+            letters.push(self.letter(
+                &place,
+                refused.record,
+                0,
+                Stage::Decode,
+                RefusedBy::All,
+                Reason::Decode,
+                &refused.message,
+            ));
         }
         let failures = decoded
             .cell_failures
@@ -156,7 +164,8 @@ impl Router {
         broken_keys: &BTreeSet<u32>,
         null_keys: &mut u64,
     ) -> Vec<Vec<u32>> {
-        let mut rows: Vec<Vec<u32>> = (0..self.workers).map(|_| Vec::with_capacity(batch.rows / self.workers + 1)).collect();
+        let mut rows: Vec<Vec<u32>> =
+            (0..self.workers).map(|_| Vec::with_capacity(batch.rows / self.workers + 1)).collect();
         let bounded = self.bounds.iter().any(|bounds| *bounds != Bounds::ALL);
         for row in 0..batch.rows {
             if keys.is_null(row) {
@@ -198,7 +207,15 @@ impl Router {
                 (batch.event_time_us[*row] - place.arrival_us(batch.records[*row])) / 1_000_000,
                 self.source.max_future_us / 1_000_000,
             );
-            letters.push(self.letter(place, batch.records[*row], 0, Stage::Decode, RefusedBy::All, Reason::Future, &message));
+            letters.push(self.letter(
+                place,
+                batch.records[*row],
+                0,
+                Stage::Decode,
+                RefusedBy::All,
+                Reason::Future,
+                &message,
+            ));
         }
         let kept: Vec<u32> = (0..batch.rows).filter(|row| !is_future(row)).map(|row| row as u32).collect();
         let kept_rows = UInt32Array::from(kept.clone());

@@ -81,6 +81,8 @@ pub struct StreamStatus {
     pub checkpoint_epoch: u64,
     pub checkpoint_bytes: u64,
     pub checkpoint_us: u64,
+    /// Why the newest checkpoint is not stored yet: it is tried again. Null while all goes well.
+    pub checkpoint_error: Option<String>,
     pub dead_letters: BTreeMap<String, u64>,
     /// Why it has stopped; null while it runs.
     pub error: Option<String>,
@@ -104,10 +106,13 @@ pub struct TableStatus {
     pub state_bytes: u64,
 }
 
+/// What a worker hands out at a barrier: its groups' changes and the letters since the last one.
+type Handed = (Vec<GroupPart>, Vec<Letter>);
+
 enum Message {
     Rows(Arc<Routed>, Arc<Places>),
     Clock(String, i64),
-    Barrier(u64, Sender<Result<(Vec<GroupPart>, Vec<Letter>), DamagedCell>>),
+    Barrier(u64, Sender<Result<Handed, DamagedCell>>),
     Stop,
 }
 
@@ -166,7 +171,11 @@ impl Stream {
             stop: AtomicBool::new(false),
             status: Mutex::default(),
             served: Mutex::new(
-                parts.positions.iter().map(|(source, at)| (source.clone(), vec![least(at); settings.threads])).collect(),
+                parts
+                    .positions
+                    .iter()
+                    .map(|(source, at)| (source.clone(), vec![least(at); settings.threads]))
+                    .collect(),
             ),
             served_moved: Condvar::new(),
             sizes: Mutex::new(vec![Vec::new(); settings.threads]),
@@ -206,7 +215,11 @@ impl Stream {
                 reader: log.reader(from)?,
                 router,
                 out_of_orderness_us: source.out_of_orderness_us,
-                clock: clock.unwrap_or(SourceClock { clock_us: i64::MIN, newest_us: i64::MIN, read_at_us: parts.clock.now_us() }),
+                clock: clock.unwrap_or(SourceClock {
+                    clock_us: i64::MIN,
+                    newest_us: i64::MIN,
+                    read_at_us: parts.clock.now_us(),
+                }),
             });
         }
         let logs = parts.logs.clone();
@@ -224,6 +237,7 @@ impl Stream {
             changed: true,
             letters: parts.letters,
             checkpointed_at_us: 0,
+            unstored: None,
         };
         let reader = spawn("read", move || reader.run())?;
         Ok(Stream { shared, reader: Some(reader), workers, tables, logs })
@@ -236,11 +250,8 @@ impl Stream {
             let at = served.get(source).map_or(u64::MAX, |at| least(at));
             at < position && !self.shared.stop.load(Ordering::SeqCst)
         };
-        let (served, _) = self
-            .shared
-            .served_moved
-            .wait_timeout_while(served, timeout, lacks)
-            .unwrap_or_else(PoisonError::into_inner);
+        let (served, _) =
+            self.shared.served_moved.wait_timeout_while(served, timeout, lacks).unwrap_or_else(PoisonError::into_inner);
         served.get(source).is_none_or(|at| least(at) >= position)
     }
 
@@ -393,7 +404,30 @@ struct Reader {
     checkpoints: Checkpoints,
     letters: Vec<Letter>,
     changed: bool,
+    /// When a checkpoint was stored last, or tried.
     checkpointed_at_us: u64,
+    unstored: Option<Unstored>,
+}
+
+/// A checkpoint that was taken and could not be stored, or not wholly. Its changes are in no later one, so it is
+/// stored before the next is taken; doing it twice does no harm.
+struct Unstored {
+    name: String,
+    letters: Vec<Letter>,
+    barrier: Barrier,
+    parts: Vec<GroupPart>,
+    began_us: u64,
+}
+
+impl StreamError {
+    /// Whether storage could not do it: it may later, when there is space again.
+    fn is_of_storage(&self) -> bool {
+        let error = match self {
+            StreamError::Storage(error) | StreamError::Checkpoint(CheckpointError::Storage(error)) => error,
+            _ => return false,
+        };
+        matches!(error, StorageError::Unwritable { .. } | StorageError::Failed { .. })
+    }
 }
 
 impl Reader {
@@ -424,8 +458,9 @@ impl Reader {
                 std::thread::sleep(WAIT);
             }
             let since_us = self.clock.monotonic_us().saturating_sub(self.checkpointed_at_us);
-            if self.changed && since_us as i64 >= self.settings.checkpoint_every_us {
-                self.checkpoint()?;
+            let wanted = self.changed || self.unstored.is_some();
+            if wanted && since_us as i64 >= self.settings.checkpoint_every_us {
+                self.checkpoint().or_else(|error| self.try_again_later(error))?;
             }
         }
         Ok(())
@@ -501,8 +536,31 @@ impl Reader {
         self.sources.iter().map(|source| (source.name.clone(), source.clock)).collect()
     }
 
-    /// Sends a barrier behind the rows read so far and stores what comes back.
+    /// Stores what is not stored yet, then takes a checkpoint at the rows read so far and stores that.
     fn checkpoint(&mut self) -> Result<(), StreamError> {
+        self.checkpointed_at_us = self.clock.monotonic_us();
+        self.store()?;
+        if self.changed {
+            self.unstored = Some(self.take_checkpoint()?);
+            self.changed = false;
+            self.store()?;
+        }
+        Ok(())
+    }
+
+    /// Rows go on being folded while storage is full or out of reach: they are in the log, which refuses new ones
+    /// by itself when it cannot keep them.
+    fn try_again_later(&mut self, error: StreamError) -> Result<(), StreamError> {
+        if !error.is_of_storage() {
+            return Err(error);
+        }
+        tracing::warn!("the checkpoint is not stored, it is tried again: {error}");
+        self.shared.status().checkpoint_error = Some(error.to_string());
+        Ok(())
+    }
+
+    /// Sends a barrier behind the rows read so far and gathers what comes back.
+    fn take_checkpoint(&mut self) -> Result<Unstored, StreamError> {
         let began_us = self.clock.monotonic_us();
         let full = (0..crate::route::GROUPS).filter(|group| self.checkpoints.wants_full(*group));
         let full = full.fold(0u64, |mask, group| mask | 1 << group);
@@ -518,26 +576,28 @@ impl Reader {
             letters.extend(refused);
         }
         parts.sort_by_key(|part| part.group);
-        let bytes: usize = parts.iter().map(|part| part.bytes.len()).sum();
-        let barrier = Barrier {
-            positions: self.positions(),
-            clocks: self.clocks(),
-            tables: table_records(&self.compiled),
-        };
+        let barrier =
+            Barrier { positions: self.positions(), clocks: self.clocks(), tables: table_records(&self.compiled) };
         let name = format!("{:020}-{}", self.checkpoints.epoch() + 1, self.checkpoints.writer());
-        letter::store(self.storage.as_ref(), &self.project, &name, &letters)?;
+        Ok(Unstored { name, letters, barrier, parts, began_us })
+    }
+
+    fn store(&mut self) -> Result<(), StreamError> {
+        let Some(unstored) = &self.unstored else { return Ok(()) };
+        letter::store(self.storage.as_ref(), &self.project, &unstored.name, &unstored.letters)?;
         self.storage.crash_point("after the letters, before the delta")?;
-        let epoch = self.checkpoints.commit(&barrier, parts)?;
-        self.checkpointed_at_us = self.clock.monotonic_us();
-        self.changed = false;
+        let epoch = self.checkpoints.commit(&unstored.barrier, &unstored.parts)?;
         for source in &mut self.sources {
             // All groups stand at one position now.
             source.router.bounds.fill(Bounds::ALL);
         }
         let mut status = self.shared.status();
         status.checkpoint_epoch = epoch;
-        status.checkpoint_bytes = bytes as u64;
-        status.checkpoint_us = self.checkpointed_at_us.saturating_sub(began_us);
+        status.checkpoint_bytes = unstored.parts.iter().map(|part| part.bytes.len() as u64).sum();
+        status.checkpoint_us = self.clock.monotonic_us().saturating_sub(unstored.began_us);
+        status.checkpoint_error = None;
+        drop(status);
+        self.unstored = None;
         Ok(())
     }
 }

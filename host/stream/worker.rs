@@ -8,9 +8,7 @@ use crate::define::Digest;
 use crate::online::{OnlineEntity, OnlineStore};
 use crate::route::{GROUPS, hash};
 use crate::rows::{RowBatch, Stage};
-use crate::state::{
-    ChangesWriter, Checkpoints, EntityTable, GroupChanges, GroupPart, SourceClock, TableRecord,
-};
+use crate::state::{ChangesWriter, Checkpoints, EntityTable, GroupChanges, GroupPart, SourceClock, TableRecord};
 use onefold_fold::{DamagedCell, FoldJob};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,7 +26,8 @@ pub struct GroupState {
 impl GroupState {
     /// An empty group.
     pub fn new(group: u32, compiled: &Compiled) -> GroupState {
-        let of = |table: &crate::rows::TableLayout| EntityTable::new(table.features.iter().map(|feature| feature.window));
+        let of =
+            |table: &crate::rows::TableLayout| EntityTable::new(table.features.iter().map(|feature| feature.window));
         GroupState { group, tables: compiled.layout.tables.iter().map(of).collect() }
     }
 
@@ -93,10 +92,17 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn new(compiled: Arc<Compiled>, online: Arc<dyn OnlineStore>, number: usize, groups: Vec<GroupState>) -> Worker {
+    pub fn new(
+        compiled: Arc<Compiled>,
+        online: Arc<dyn OnlineStore>,
+        number: usize,
+        groups: Vec<GroupState>,
+    ) -> Worker {
         let tables = &compiled.layout.tables;
         let jobs = compiled.udfs.iter().zip(tables).map(|(udfs, table)| {
-            let job = |(udf, feature): (&onefold_fold::Udf, &crate::rows::TableFeature)| FoldJob::new(udf.clone(), feature.window);
+            let job = |(udf, feature): (&onefold_fold::Udf, &crate::rows::TableFeature)| {
+                FoldJob::new(udf.clone(), feature.window)
+            };
             udfs.iter().zip(&table.features).map(job).collect()
         });
         let mut by_group: Vec<Option<GroupState>> = (0..GROUPS).map(|_| None).collect();
@@ -206,7 +212,8 @@ impl Worker {
                 if !due.is_empty() {
                     let retention_us = self.compiled.layout.tables[table].retention_us;
                     let (gone, due): (Vec<u32>, Vec<u32>) = due.into_iter().partition(|number| {
-                        retention_us.is_some_and(|kept_us| entities.newest_us(*number).saturating_add(kept_us) < clock_us)
+                        retention_us
+                            .is_some_and(|kept_us| entities.newest_us(*number).saturating_add(kept_us) < clock_us)
                     });
                     self.drop_entities(table, group, &gone)?;
                     self.fold_entities(table, group, &due, false)?;
@@ -232,7 +239,13 @@ impl Worker {
         Ok(())
     }
 
-    fn fold_entities(&mut self, table: usize, group: usize, numbers: &[u32], all_features: bool) -> Result<(), FoldTableError> {
+    fn fold_entities(
+        &mut self,
+        table: usize,
+        group: usize,
+        numbers: &[u32],
+        all_features: bool,
+    ) -> Result<(), FoldTableError> {
         let Some(state) = &self.groups[group] else { return Ok(()) };
         if numbers.is_empty() || self.features[table].is_empty() {
             return Ok(());

@@ -140,7 +140,9 @@ fn request_data_meets_features_in_a_training_set() {
 }
 
 #[derive(Default)]
-struct Kept(BTreeMap<(usize, Vec<u8>), (i64, Vec<Vec<u8>>)>);
+struct Kept(BTreeMap<(usize, Vec<u8>), NewestAndCells>);
+
+type NewestAndCells = (i64, Vec<Vec<u8>>);
 
 impl StateSink for Kept {
     fn entity(&mut self, table: usize, key: &[u8], newest_us: i64, cells: &[&[u8]]) -> Result<(), BatchError> {

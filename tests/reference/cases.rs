@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// One `kind: test` document with the definitions of its file. `rows` stand in arrival order.
+#[allow(dead_code, reason = "the paths that run cases read more of them than the brute force does")]
 pub struct Case {
     pub file: PathBuf,
     pub name: String,

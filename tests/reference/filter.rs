@@ -59,8 +59,8 @@ mod tests {
         assert!(compares(Eq, &minus, &plus) && !compares(Ne, &minus, &plus));
         assert!(compares(Lt, &minus, &plus) && compares(In, &minus, &plus) && !compares(Ge, &minus, &plus));
         let nan = Value::Float64(f64::NAN);
-        assert!(compares(Eq, &nan, &[nan.clone()]) && !compares(NotIn, &nan, &[nan.clone()]));
-        assert!(compares(Gt, &nan, &[Value::Float64(f64::INFINITY)]) && compares(Le, &nan, &[nan.clone()]));
+        assert!(compares(Eq, &nan, std::slice::from_ref(&nan)) && !compares(NotIn, &nan, std::slice::from_ref(&nan)));
+        assert!(compares(Gt, &nan, &[Value::Float64(f64::INFINITY)]) && compares(Le, &nan, std::slice::from_ref(&nan)));
         assert!(compares(NotIn, &nan, &[]) && !compares(In, &nan, &[]));
     }
 }

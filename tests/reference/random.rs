@@ -13,6 +13,7 @@ const OPERATORS: [&str; 10] = ["eq", "ne", "lt", "le", "gt", "ge", "in", "not_in
 
 /// A project with its rows and the instants to ask about. One seed makes one, always the same.
 pub struct RandomProject {
+    #[allow(dead_code, reason = "said in the messages of the tests that take it")]
     pub seed: u64,
     /// YAML documents, the project's own first.
     pub definitions: String,

@@ -93,10 +93,10 @@ impl Checker<'_> {
         for transform in typed {
             transforms.extend(self.transform(report, transform, columns));
         }
-        if columns.len() > MOST_COLUMNS {
-            if let Some(last) = typed.last() {
-                report.say(last, format!("{} columns, {MOST_COLUMNS} are allowed: remove some", columns.len()));
-            }
+        if columns.len() > MOST_COLUMNS
+            && let Some(last) = typed.last()
+        {
+            report.say(last, format!("{} columns, {MOST_COLUMNS} are allowed: remove some", columns.len()));
         }
         transforms
     }

@@ -1,0 +1,242 @@
+//! `onefold verify`, `snapshot`, `historical` and `materialize`: the commands that read all of the history.
+
+use super::client::{Reach, owner};
+use super::first_rows::first_rows;
+use super::{Failure, Global, note, print};
+use crate::batch::{BatchSettings, Progress, Refusals};
+use crate::decode::parse_rfc3339;
+use crate::platform::{MaterializeRequest, Platform, PlatformSettings, module_cache};
+use crate::registry::Registry;
+use crate::storage::DataLock;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+const POLL: Duration = Duration::from_millis(50);
+
+/// Compare every streamed value with batch, bit for bit, over the rows that the state is made of.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Example: onefold verify product_stats\nExit code 1: some values differ, or rows cannot be read any more."
+)]
+pub struct VerifyArgs {
+    /// Feature views [default: all].
+    views: Vec<String>,
+}
+
+/// Write every known entity's values at an instant, computed by batch.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Example: onefold snapshot product_stats --as-of 2026-01-31T00:00:00Z --out product_stats.parquet"
+)]
+pub struct SnapshotArgs {
+    view: String,
+    /// The instant, RFC 3339 [default: the newest row].
+    #[arg(long, value_name = "T")]
+    as_of: Option<String>,
+    /// The Parquet file to write.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+/// Make a training set: for each label the features as they were at its time.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Example: onefold historical --entities labels.csv --features recommendation --out training.parquet"
+)]
+pub struct HistoricalArgs {
+    /// Parquet or CSV with the join keys, the labels' times and the request data.
+    #[arg(long, value_name = "FILE")]
+    entities: PathBuf,
+    /// A feature service, or views and features: view.feature,view.
+    #[arg(long)]
+    features: String,
+    /// The column of the labels' times.
+    #[arg(long, value_name = "NAME", default_value = "event_timestamp")]
+    timestamp: String,
+    /// The Parquet file to write.
+    #[arg(long)]
+    out: PathBuf,
+    /// Print so many of its rows.
+    #[arg(long, value_name = "ROWS", default_value_t = 0)]
+    show: usize,
+}
+
+/// Build the state of views from their sources' files, for lookups and for the stream to go on from.
+#[derive(clap::Args)]
+#[command(after_help = "Example: onefold materialize product_stats")]
+pub struct MaterializeArgs {
+    /// Feature views; all views of their sources are built [default: every source that has files].
+    views: Vec<String>,
+    /// Rows of files from this event time on.
+    #[arg(long, value_name = "T")]
+    from: Option<String>,
+    /// Rows of files before this event time.
+    #[arg(long, value_name = "T")]
+    to: Option<String>,
+    /// All of the files, which is what this version always reads.
+    #[arg(long)]
+    full: bool,
+}
+
+pub fn verify(args: &VerifyArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    let found = run_job(global, "onefold verify", &json!({ "kind": "verify", "views": args.views }))?;
+    let number = |name: &str| found[name].as_u64().unwrap_or(0);
+    if global.json {
+        print(&found.to_string())?;
+    } else {
+        print(&format!(
+            "{} values compared, {} differ, {} failed, {} dead letters, {} unreadable",
+            number("compared"),
+            number("differ"),
+            number("failed"),
+            number("dead_letters"),
+            number("unreadable")
+        ))?;
+        for difference in found["differences"].as_array().into_iter().flatten() {
+            let text = |name: &str| difference[name].as_str().unwrap_or("(entity)").to_owned();
+            print(&format!(
+                "  {}.{} of {}: streamed {}, batch {}",
+                text("view"),
+                text("feature"),
+                difference["entity"],
+                text("streamed"),
+                text("batch")
+            ))?;
+        }
+        for reason in found["reasons"].as_array().into_iter().flatten() {
+            print(&format!("  {}", reason.as_str().unwrap_or_default()))?;
+        }
+    }
+    let equal = number("differ") == 0 && number("unreadable") == 0;
+    Ok(if equal { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+pub fn snapshot(args: &SnapshotArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    let request = json!({
+        "kind": "snapshot", "view": args.view, "as_of": args.as_of, "out": absolute(&args.out)?,
+    });
+    let done = run_job(global, "onefold snapshot", &request)?;
+    refused_rows(&done);
+    match global.json {
+        true => print(&done.to_string())?,
+        false => print(&format!("{} entities in {}", done["entities"], args.out.display()))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn historical(args: &HistoricalArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    let request = json!({
+        "kind": "historical", "entities": absolute(&args.entities)?, "features": args.features,
+        "timestamp": args.timestamp, "out": absolute(&args.out)?,
+    });
+    let done = run_job(global, "onefold historical", &request)?;
+    refused_rows(&done);
+    match global.json {
+        true => print(&done.to_string())?,
+        false => print(&format!("{} labels in {}", done["labels"], args.out.display()))?,
+    }
+    if args.show > 0 && !global.json {
+        print(&first_rows(&args.out, args.show)?)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn materialize(args: &MaterializeArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    let instant = |text: &Option<String>| {
+        let parse = |text: &String| {
+            parse_rfc3339(text.as_bytes()).map_err(|reason| Failure::Input(format!("`{text}`: {reason}")))
+        };
+        text.as_ref().map(parse).transpose()
+    };
+    let request =
+        MaterializeRequest { views: args.views.clone(), from_us: instant(&args.from)?, to_us: instant(&args.to)? };
+    let lock = DataLock::acquire(&global.settings.data, &owner("onefold materialize", None))?;
+    let storage = global.storage()?;
+    let project = match &global.project {
+        Some(project) => project.clone(),
+        None => match Registry::projects(storage.as_ref())?.as_slice() {
+            [only] => only.clone(),
+            [] => return Err(Failure::Input("there is no project yet: `onefold apply DIR` makes one".into()).into()),
+            several => {
+                return Err(Failure::Input(format!(
+                    "say which project with --project: there are {}",
+                    several.join(", ")
+                ))
+                .into());
+            }
+        },
+    };
+    let settings = PlatformSettings::default();
+    let platform = Platform::at_rest(settings, storage, global.clock.clone(), module_cache()?);
+    let bar = progress_bar(global.progress);
+    let shown = bar.clone();
+    let progress = Arc::new(move |progress: Progress| {
+        shown.set_length(progress.total);
+        shown.set_position(progress.rows);
+    });
+    let refusals = Arc::new(Refusals::default());
+    let mut batch = BatchSettings::new(std::env::temp_dir());
+    batch.memory_limit_bytes = batch.memory_limit_bytes.min(global.settings.memory_bytes);
+    let done = platform.host(&project)?.materialize(&request, batch, refusals.clone(), progress);
+    bar.finish_and_clear();
+    let done = done?;
+    let refused = refusals.summary();
+    if refused.total() > 0 {
+        note(&format!("warning: {} rows took no part, the first: {:?}", refused.total(), refused.examples.first()));
+    }
+    drop(lock);
+    match global.json {
+        true => print(&serde_json::to_string(&done)?)?,
+        false => print(&format!("{} entities of {} from {} files", done.entities, done.views.join(", "), done.files))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts a job and waits for its end.
+fn run_job(global: &Global, command: &str, request: &Value) -> anyhow::Result<Value> {
+    let reach = Reach::open(global, command)?;
+    let started = reach.post_json(&reach.path(&["jobs"])?, request)?;
+    let path = reach.path(&["jobs", started["id"].as_str().unwrap_or_default()])?;
+    let bar = progress_bar(global.progress);
+    loop {
+        let job = reach.get(&path)?;
+        bar.set_length(job["progress"]["total"].as_u64().unwrap_or(0));
+        bar.set_position(job["progress"]["rows"].as_u64().unwrap_or(0));
+        match job["state"].as_str() {
+            Some("running") => std::thread::sleep(POLL),
+            Some("done") => {
+                bar.finish_and_clear();
+                return Ok(job["result"].clone());
+            }
+            _ => {
+                bar.finish_and_clear();
+                let detail = job["error"]["detail"].as_str().unwrap_or("the job ended without a result").to_owned();
+                let is_input = job["error"]["status"].as_u64().is_some_and(|status| (400..500).contains(&status));
+                return Err(if is_input { Failure::Input(detail) } else { Failure::Outside(detail) }.into());
+            }
+        }
+    }
+}
+
+fn refused_rows(done: &Value) {
+    if let Some(count) = done["refused_rows"].as_u64().filter(|count| *count > 0) {
+        note(&format!("warning: {count} rows took no part, the first: {}", done["refused"][0]));
+    }
+}
+
+/// The process that does the work may run in another directory.
+fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
+    Ok(std::path::absolute(path)?)
+}
+
+fn progress_bar(watched: bool) -> ProgressBar {
+    if !watched {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} rows  {per_sec}  {eta} left");
+    ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}

@@ -1,5 +1,6 @@
 //! Typed calls: one `fold` or `transform` for a whole batch, everything that comes back checked before it is used.
 
+use crate::engine::Limits;
 use crate::error::CallFailure;
 use crate::kind::{Field, Kind};
 use crate::module::contract::types::{ColumnResult, FoldError};
@@ -135,18 +136,27 @@ impl Udf {
         self.prepared.claims.one_to_one
     }
 
-    /// Runs a tape. Nothing of a failed call counts; `judge` then finds the ops to leave out.
+    /// Runs a tape. Nothing of a failed call counts; `FoldJob` finds the ops to leave out.
     pub fn fold(&self, call: &FoldCall<'_>) -> Result<Folded, CallFailure> {
-        self.fold_pooled(call, self.module.inner.limits.state_bytes)
+        self.fold_pooled(self.module.inner.pool.take()?, call, self.limits().state_bytes)
     }
 
-    /// `fold` in the middle of a tape, where states have no limit of their own.
-    pub(crate) fn fold_unlimited(&self, call: &FoldCall<'_>) -> Result<Folded, CallFailure> {
-        self.fold_pooled(call, usize::MAX)
+    /// `fold` of a part of a tape, in the middle of which states have no limit; `fresh`: in a new instance.
+    pub(crate) fn fold_part(&self, call: &FoldCall<'_>, fresh: bool) -> Result<Folded, CallFailure> {
+        let pool = &self.module.inner.pool;
+        self.fold_pooled(if fresh { pool.start() } else { pool.take() }?, call, usize::MAX)
     }
 
-    fn fold_pooled(&self, call: &FoldCall<'_>, state_bytes: usize) -> Result<Folded, CallFailure> {
-        let mut instance = self.module.inner.pool.take()?;
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.module.inner.limits
+    }
+
+    fn fold_pooled(
+        &self,
+        mut instance: Instance,
+        call: &FoldCall<'_>,
+        state_bytes: usize,
+    ) -> Result<Folded, CallFailure> {
         let folded = self.fold_in(&mut instance, call, state_bytes);
         // After the UDF's own word (and after a call that never reached it) the instance is as good as before.
         if matches!(

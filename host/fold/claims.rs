@@ -6,7 +6,7 @@ use crate::generate::{PROFILES, Rng, column, parameters, times};
 use crate::kind::{Field, Kind};
 use crate::module::{Module, Role};
 use crate::pool::Instance;
-use crate::resolve::judge;
+use crate::split::refused_alone;
 use crate::wire::encode;
 use arrow::array::{Array, ArrayRef, UInt32Array};
 use arrow::compute::take;
@@ -102,7 +102,7 @@ impl Trial<'_> {
 
     /// A call in an instance of the trial's, with the UDF's limits.
     fn fold(&self, instance: &mut Instance, call: &FoldCall<'_>) -> Result<Folded, CallFailure> {
-        self.udf.fold_in(instance, call, self.udf.module.inner.limits.state_bytes)
+        self.udf.fold_in(instance, call, self.udf.limits().state_bytes)
     }
 
     /// A call on rows that are fine alone: whatever fails is the UDF's dependence on its state.
@@ -115,9 +115,10 @@ impl Trial<'_> {
 
     /// Rows that the UDF takes on a new slot. Refusing a row for what is in it is its right.
     fn accepted(&self) -> Vec<u32> {
-        let tape: Vec<u32> = (0..ROWS).flat_map(|row| [op::word(op::UPDATE, row), row]).collect();
-        let blamed = judge(self.udf, &self.call(ROWS, 0, &tape, None));
-        (0..ROWS).filter(|row| blamed.iter().all(|(op, _)| op != row)).collect()
+        let run = |part: &FoldCall<'_>, fresh| self.udf.fold_part(part, fresh);
+        let state_bytes = self.udf.limits().state_bytes;
+        let refused = refused_alone(&run, state_bytes, &(0..ROWS).collect(), ROWS, &self.columns);
+        (0..ROWS).filter(|row| !refused.contains_key(row)).collect()
     }
 
     fn aggregate(&self, rng: &mut Rng) -> Result<(), ClaimRefused> {

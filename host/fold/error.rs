@@ -39,7 +39,7 @@ pub enum PrepareError {
     Failed { udf: String, failure: CallFailure },
 }
 
-/// Why a call gave nothing. Nothing of a failed call counts; `judge` finds the ops that are to blame.
+/// Why a call gave nothing. Nothing of a failed call counts; `FoldJob` finds the ops that are to blame.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallFailure {
     /// The module named all ops of the tape that failed, by index, ascending, each with its reason.

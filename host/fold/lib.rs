@@ -22,7 +22,6 @@ mod error;
 mod generate;
 mod module;
 mod pool;
-mod resolve;
 mod wire;
 
 pub use call::{FoldCall, Folded, Mapped, Udf, op};
@@ -35,6 +34,5 @@ pub use kind::{Field, Kind};
 pub use module::{CONTRACT, Module, Role, UdfInfo};
 pub use plan::{CellPlan, Planner};
 pub use predicate::{Comparison, Literal, Operator};
-pub use resolve::judge;
 pub use run::{Cells, Change, FailedRow, FoldJob, JobError, Probe, Results};
 pub use window::{DAY_US, HOUR_US, MINUTE_US, Window, default_hop_us};

@@ -22,12 +22,19 @@ const STACKS_FROM_TILES: usize = 4;
 pub(crate) struct SetAside {
     /// Rows that fail by themselves.
     pub rows: BTreeSet<u32>,
-    /// (cell, tile) whose state a row broke that passes by itself: why.
-    pub tiles: BTreeMap<(u32, i64), String>,
+    /// (cell, tile) whose state a row broke that passes by itself.
+    pub tiles: BTreeMap<(u32, i64), BrokenTile>,
     /// Cells in which a merge for later use failed: their values are merged anew each time.
     pub uncached: BTreeSet<u32>,
     /// (cell, how manieth probe of it) whose merges or emit fail: why.
     pub probes: BTreeMap<(u32, u32), String>,
+}
+
+/// A tile is whole up to the row that broke it, and `failed` from there on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BrokenTile {
+    pub by_row: u32,
+    pub reason: String,
 }
 
 /// What an operation of the tape was for.
@@ -254,8 +261,10 @@ impl CellPlan<'_> {
         }
         let index = self.planner.window.tile_of(event_time_us);
         if !self.planner.set_aside.tiles.is_empty()
-            && let Some(reason) = self.planner.set_aside.tiles.get(&(self.cell, index)).cloned()
+            && let Some(broken) = self.planner.set_aside.tiles.get(&(self.cell, index))
+            && broken.by_row == row
         {
+            let reason = broken.reason.clone();
             self.break_tile(index, &reason);
             return;
         }
@@ -501,6 +510,9 @@ impl CellPlan<'_> {
             work.front.extend(front.into_iter().map(tile));
             work.total = head.total.map(State::stored);
             work.tiles.push(Tile { index: head.newest.index, state: *state });
+            if planner.set_aside.uncached.contains(&self.cell) {
+                work.forget_merges();
+            }
         }
         self.mode = Mode::Full(position);
         position

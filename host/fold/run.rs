@@ -10,8 +10,8 @@
 use crate::call::{FoldCall, Folded, Udf};
 use crate::cell::{self, DamagedCell};
 use crate::error::CallFailure;
-use crate::plan::{Origin, PlannedCell, PlannedProbe, Planner, State};
-use crate::split::resolve;
+use crate::plan::{BrokenTile, Origin, PlannedCell, PlannedProbe, Planner, State};
+use crate::split::{refused_alone, resolve};
 use crate::window::Window;
 use arrow::array::ArrayRef;
 use std::collections::BTreeMap;
@@ -80,11 +80,11 @@ impl FoldJob {
                     first = end;
                 }
                 Err(failure @ CallFailure::Input(_)) => return Err(failure.into()),
-                Err(_) if self.planner.origins.is_none() => {
+                Err(failure) => {
                     // The same plan again, this time noting what each operation is for.
                     self.planner.origins = Some(Vec::new());
                     self.plan_from(first, cells)?;
-                    match self.resolve(rows, columns) {
+                    match self.resolve(rows, columns, failure) {
                         Ok(folded) => {
                             let results = Results { planner: &self.planner, folded: &folded };
                             cells.settle(first, &results);
@@ -94,7 +94,6 @@ impl FoldJob {
                     }
                     self.planner.origins = None;
                 }
-                Err(failure) => return Err(failure.into()),
             }
         }
         Ok(refused.into_iter().map(|(row, message)| FailedRow { row, message }).collect())
@@ -140,8 +139,9 @@ impl FoldJob {
         self.udf.fold(&self.fold_call(rows, columns))
     }
 
-    fn resolve(&self, rows: u32, columns: &[ArrayRef]) -> Result<Folded, Vec<(u32, String)>> {
-        resolve(&self.udf, &self.fold_call(rows, columns))
+    fn resolve(&self, rows: u32, columns: &[ArrayRef], failure: CallFailure) -> Result<Folded, Vec<(u32, String)>> {
+        let run = |part: &FoldCall<'_>, fresh| self.udf.fold_part(part, fresh);
+        resolve(&run, self.udf.limits().state_bytes, &self.fold_call(rows, columns), failure)
     }
 
     /// Puts what lies behind the failed operations aside.
@@ -153,30 +153,30 @@ impl FoldJob {
         refused: &mut BTreeMap<u32, String>,
     ) -> Result<(), JobError> {
         let origins = self.planner.origins.take().unwrap_or_default();
-        if failed.is_empty() {
-            let text = "the call fails whole and passes in parts, and no operation of it is to blame".into();
-            return Err(CallFailure::Invalid(text).into());
-        }
-        let mut alone = BTreeMap::new();
-        for (op, message) in failed {
+        let of_rows = failed.iter().filter_map(|(op, _)| match origins.get(*op as usize) {
+            Some(Origin::Update { row, .. }) => Some(*row),
+            _ => None,
+        });
+        let run = |part: &FoldCall<'_>, fresh| self.udf.fold_part(part, fresh);
+        let alone = refused_alone(&run, self.udf.limits().state_bytes, &of_rows.collect(), rows, columns);
+        let aside = &mut self.planner.set_aside;
+        let mut found = false;
+        // From behind, so that of several rows the first is the one that broke its tile.
+        for (op, message) in failed.into_iter().rev() {
             match origins.get(op as usize) {
-                Some(Origin::Update { cell, tile, row }) => {
-                    let verdict = alone.entry(*row).or_insert_with(|| self.fails_alone(*row, rows, columns)).clone();
-                    match verdict {
-                        Some(reason) => {
-                            self.planner.set_aside.rows.insert(*row);
-                            refused.insert(*row, reason);
-                        }
-                        None => {
-                            self.planner.set_aside.tiles.insert((*cell, *tile), message);
-                        }
+                Some(Origin::Update { cell, tile, row }) => match alone.get(row) {
+                    Some(reason) => {
+                        found |= aside.rows.insert(*row);
+                        refused.insert(*row, reason.clone());
                     }
-                }
-                Some(Origin::Cache { cell }) => {
-                    self.planner.set_aside.uncached.insert(*cell);
-                }
+                    None => {
+                        let broken = BrokenTile { by_row: *row, reason: message };
+                        found |= aside.tiles.insert((*cell, *tile), broken.clone()) != Some(broken);
+                    }
+                },
+                Some(Origin::Cache { cell }) => found |= aside.uncached.insert(*cell),
                 Some(Origin::Probe { cell, nth }) => {
-                    self.planner.set_aside.probes.insert((*cell, *nth), message);
+                    found |= aside.probes.insert((*cell, *nth), message).is_none();
                 }
                 None => {
                     let text = format!("op {op} failed that is not on the tape: {message}");
@@ -184,25 +184,11 @@ impl FoldJob {
                 }
             }
         }
-        Ok(())
-    }
-
-    /// Whether the row's `update` fails on a new state with nothing else in the call, and why.
-    fn fails_alone(&self, row: u32, rows: u32, columns: &[ArrayRef]) -> Option<String> {
-        let call = FoldCall {
-            slots: 1,
-            keep: 1,
-            tape: &[crate::tape::UPDATE, row],
-            state_offsets: &[0, 0],
-            state_data: &[],
-            rows,
-            columns,
-        };
-        match self.udf.fold(&call) {
-            Ok(_) => None,
-            Err(CallFailure::Ops(mut ops)) if !ops.is_empty() => Some(ops.swap_remove(0).1),
-            Err(failure) => Some(failure.to_string()),
+        if found {
+            return Ok(());
         }
+        let text = "the call fails whole and passes in parts, and no operation of it is to blame".into();
+        Err(CallFailure::Invalid(text).into())
     }
 }
 

@@ -48,6 +48,8 @@ pub struct FoldCall<'a> {
     pub slots: u32,
     /// Slots `0..keep` go out again.
     pub keep: u32,
+    /// The next so many go out to be measured: they may have any size, and only that comes back.
+    pub measure: u32,
     /// Pairs of words: `op::word(op, slot)`, operand.
     pub tape: &'a [u32],
     /// One more than states that come in, from 0; state `i` is `state_data[state_offsets[i]..state_offsets[i + 1]]`,
@@ -66,6 +68,8 @@ pub struct Folded {
     /// `keep + 1` offsets into `state_data`.
     pub state_offsets: Vec<u32>,
     pub state_data: Vec<u8>,
+    /// Bytes of the encoded states that were to be measured.
+    pub measured: Vec<u32>,
     /// One array an output, one row an emit, in the tape's order.
     pub outputs: Vec<ArrayRef>,
     /// Why values of an emit are null: (number of the emit, reason), ascending.
@@ -182,10 +186,9 @@ impl Udf {
         let columns: Vec<_> = wires.iter().map(Wire::column).collect();
         let zero = [0u32];
         let state_offsets = if call.state_offsets.is_empty() { &zero } else { call.state_offsets };
-        let bytes = wires.iter().map(Wire::bytes).sum::<usize>().saturating_add(call.state_data.len());
         let wire = WireFold {
             slots: call.slots,
-            keep: call.keep,
+            keep: call.keep.saturating_add(call.measure),
             tape: call.tape.to_byte_slice(),
             state_offsets: state_offsets.to_byte_slice(),
             state_data: call.state_data,
@@ -193,7 +196,7 @@ impl Udf {
             columns: &columns,
         };
         let handle = self.module.inner.handle(instance, &self.prepared)?;
-        match instance.fold(handle, &wire, limits.fuel(call.tape.len() / 2, bytes))? {
+        match instance.fold(handle, &wire)? {
             Ok(folded) => self.check_folded(call, emits, folded, state_bytes),
             Err(error) => Err(check_fold_error(call, &error, limits.message_bytes)),
         }
@@ -207,9 +210,13 @@ impl Udf {
         state_bytes: usize,
     ) -> Result<Folded, CallFailure> {
         let limits = &self.module.inner.limits;
-        let states = folded.states;
-        let state_offsets =
-            spans(&states.offsets, size(call.keep), states.data.len(), "states").map_err(CallFailure::Invalid)?;
+        let (states, out) = (folded.states, size(call.keep) + size(call.measure));
+        let mut state_data = states.data;
+        let mut state_offsets =
+            spans(&states.offsets, out, state_data.len(), "states").map_err(CallFailure::Invalid)?;
+        let measured = state_offsets[size(call.keep)..].windows(2).map(|pair| pair[1] - pair[0]).collect();
+        state_offsets.truncate(size(call.keep) + 1);
+        state_data.truncate(state_offsets.last().map_or(0, |end| size(*end)));
         let slots: Vec<u32> = (0..)
             .zip(state_offsets.windows(2))
             .filter(|(_, pair)| size(pair[1] - pair[0]) > state_bytes)
@@ -221,7 +228,7 @@ impl Udf {
         let outputs = self.decode(folded.outputs, emits)?;
         let reasons = texts(&folded.reasons, emits, limits.message_bytes, "reasons").map_err(CallFailure::Invalid)?;
         let reasons = (0..).zip(reasons).filter(|(_, reason)| !reason.is_empty()).collect();
-        Ok(Folded { state_offsets, state_data: states.data, outputs, reasons })
+        Ok(Folded { state_offsets, state_data, measured, outputs, reasons })
     }
 
     /// Maps rows. A row that fails is named in the result; a call that fails as a whole gives nothing.
@@ -248,8 +255,7 @@ impl Udf {
         let wires = self.encode(columns, row_count)?;
         let columns: Vec<_> = wires.iter().map(Wire::column).collect();
         let handle = self.module.inner.handle(instance, &self.prepared)?;
-        let fuel = limits.fuel(rows, wires.iter().map(Wire::bytes).sum());
-        let mapped = instance.transform(handle, row_count, &columns, fuel)?;
+        let mapped = instance.transform(handle, row_count, &columns)?;
         let parents = words(&mapped.parents, "parents").map_err(CallFailure::Invalid)?;
         let failed = words(&mapped.failed, "failed rows").map_err(CallFailure::Invalid)?;
         self.check_rows(row_count, &parents, &failed).map_err(CallFailure::Invalid)?;
@@ -325,8 +331,9 @@ impl Udf {
 /// Checks that the host's own call is whole, and counts its emits.
 fn check_call(call: &FoldCall<'_>) -> Result<usize, String> {
     let states = call.state_offsets.len().saturating_sub(1);
-    if size(call.slots) < states || call.slots < call.keep || call.slots > op::MOST_SLOT {
-        return Err(format!("{} slots for {states} states and {} to keep", call.slots, call.keep));
+    let out = size(call.keep) + size(call.measure);
+    if size(call.slots) < states.max(out) || call.slots > op::MOST_SLOT {
+        return Err(format!("{} slots for {states} states, {out} to go out", call.slots));
     }
     let ends = call.state_offsets.last().copied().unwrap_or(0);
     if call.state_offsets.first().is_some_and(|first| *first != 0) || size(ends) != call.state_data.len() {

@@ -97,7 +97,7 @@ impl Trial<'_> {
     fn call<'c>(&'c self, slots: u32, keep: u32, tape: &'c [u32], before: Option<&'c Folded>) -> FoldCall<'c> {
         let (state_offsets, state_data) =
             before.map_or((&[][..], &[][..]), |folded| (&folded.state_offsets[..], &folded.state_data[..]));
-        FoldCall { slots, keep, tape, state_offsets, state_data, rows: ROWS, columns: &self.columns }
+        FoldCall { slots, keep, measure: 0, tape, state_offsets, state_data, rows: ROWS, columns: &self.columns }
     }
 
     /// A call in an instance of the trial's, with the UDF's limits.

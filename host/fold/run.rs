@@ -5,21 +5,28 @@
 //!
 //! - a row whose `update` also fails alone, on a new state, is refused for this feature, and told to the caller;
 //! - a row that passes alone has broken its tile: the tile is `failed`, with the reason, until it leaves its windows;
-//! - a merge that fails while a value is made fails that value; one that was only kept for later is not kept.
+//! - a merge that fails while a value is made fails that value; one that was only kept for later is not kept;
+//! - a value that is made from too large a state is failed, whatever the module gave for it.
 
 use crate::call::{FoldCall, Folded, Udf};
 use crate::cell::{self, DamagedCell};
 use crate::error::CallFailure;
-use crate::plan::{BrokenTile, Origin, PlannedCell, PlannedProbe, Planner, State};
+use crate::plan::{BrokenTile, PlannedCell, PlannedProbe, Planner, State};
 use crate::split::{refused_alone, resolve};
+use crate::tape::Origin;
 use crate::window::Window;
 use arrow::array::ArrayRef;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A call is closed when its cells hold this much, so that a batch of large states does not outgrow a module's memory.
 const CALL_STATE_BYTES: usize = 8 << 20;
 /// ... or when its tape has this many operations.
-const CALL_OPS: usize = 1 << 19;
+const CALL_OPS: usize = 1 << 17;
+
+/// Why there is no value though the module gave one. Without the size: of two states that are one value, one may be
+/// the shorter.
+const OVERSIZED: &str = "the state is above 1 MiB encoded, the most that a value is made from: keep less in it, or use a \
+                         shorter window";
 
 /// Entities whose cells are folded together. Cells are planned in order, some of them twice when a row fails.
 pub trait Cells {
@@ -68,35 +75,38 @@ impl FoldJob {
     /// ascending. On an error no cell of the call has been settled beyond those of earlier calls.
     pub fn run(&mut self, rows: u32, columns: &[ArrayRef], cells: &mut impl Cells) -> Result<Vec<FailedRow>, JobError> {
         self.planner.set_aside = Default::default();
-        self.planner.origins = None;
+        self.planner.tape.origins = None;
         let mut refused = BTreeMap::new();
         let mut first = 0;
         while first < cells.count() {
             let end = self.plan_from(first, cells)?;
             match self.call(rows, columns) {
                 Ok(folded) => {
-                    let results = Results { planner: &self.planner, folded: &folded };
-                    cells.settle(first, &results);
+                    cells.settle(first, &self.results(&folded));
                     first = end;
                 }
                 Err(failure @ CallFailure::Input(_)) => return Err(failure.into()),
                 Err(failure) => {
                     // The same plan again, this time noting what each operation is for.
-                    self.planner.origins = Some(Vec::new());
+                    self.planner.tape.origins = Some(Vec::new());
                     self.plan_from(first, cells)?;
                     match self.resolve(rows, columns, failure) {
                         Ok(folded) => {
-                            let results = Results { planner: &self.planner, folded: &folded };
-                            cells.settle(first, &results);
+                            cells.settle(first, &self.results(&folded));
                             first = end;
                         }
                         Err(failed) => self.set_aside(rows, columns, failed, &mut refused)?,
                     }
-                    self.planner.origins = None;
+                    self.planner.tape.origins = None;
                 }
             }
         }
         Ok(refused.into_iter().map(|(row, message)| FailedRow { row, message }).collect())
+    }
+
+    fn results<'a>(&'a self, folded: &'a Folded) -> Results<'a> {
+        let oversized = self.planner.tape.oversized(folded, self.udf.limits().emitted_state_bytes);
+        Results { planner: &self.planner, folded, oversized }
     }
 
     /// Plans cells from `first` on until the call is full; returns the first cell that is not in it.
@@ -124,6 +134,7 @@ impl FoldJob {
         FoldCall {
             slots: tape.slot_count() as u32,
             keep: tape.keep_count(),
+            measure: tape.measure_count(),
             tape: tape.words(),
             state_offsets: tape.state_offsets(),
             state_data: tape.state_data(),
@@ -152,7 +163,7 @@ impl FoldJob {
         failed: Vec<(u32, String)>,
         refused: &mut BTreeMap<u32, String>,
     ) -> Result<(), JobError> {
-        let origins = self.planner.origins.take().unwrap_or_default();
+        let origins = self.planner.tape.origins.take().unwrap_or_default();
         let of_rows = failed.iter().filter_map(|(op, _)| match origins.get(*op as usize) {
             Some(Origin::Update { row, .. }) => Some(*row),
             _ => None,
@@ -195,7 +206,13 @@ impl FoldJob {
 /// What a call without operations gives.
 fn nothing(udf: &Udf) -> Folded {
     let outputs = udf.outputs().iter().map(|field| arrow::array::new_empty_array(&field.kind.data_type()));
-    Folded { state_offsets: vec![0], state_data: Vec::new(), outputs: outputs.collect(), reasons: Vec::new() }
+    Folded {
+        state_offsets: vec![0],
+        state_data: Vec::new(),
+        measured: Vec::new(),
+        outputs: outputs.collect(),
+        reasons: Vec::new(),
+    }
 }
 
 /// One asked value.
@@ -211,6 +228,8 @@ pub enum Probe<'a> {
 pub struct Results<'a> {
     planner: &'a Planner,
     folded: &'a Folded,
+    /// Rows of the outputs whose values do not count: they were made from too large a state.
+    oversized: BTreeSet<u32>,
 }
 
 impl Results<'_> {
@@ -239,6 +258,9 @@ impl Results<'_> {
         let start = if cell == 0 { 0 } else { self.planner.probe_ends[cell - 1] };
         let end = self.planner.probe_ends[cell];
         self.planner.probes[start as usize..end as usize].iter().map(|probe| match probe {
+            PlannedProbe::Emit(row) if !self.oversized.is_empty() && self.oversized.contains(row) => {
+                Probe::Failed(OVERSIZED)
+            }
             PlannedProbe::Emit(row) => Probe::Row(*row as usize),
             PlannedProbe::Failed(reason) => Probe::Failed(reason),
         })

@@ -52,11 +52,23 @@ pub(crate) fn refused_alone(
 ) -> BTreeMap<u32, String> {
     let tape: Vec<u32> = (0..).zip(rows).flat_map(|(slot, row)| [op::word(op::UPDATE, slot), *row]).collect();
     let slots = u32::try_from(rows.len()).unwrap_or(u32::MAX);
-    let nothing =
-        FoldCall { slots, keep: slots, tape: &tape, state_offsets: &[], state_data: &[], rows: row_count, columns };
+    let nothing = FoldCall {
+        slots,
+        keep: slots,
+        measure: 0,
+        tape: &tape,
+        state_offsets: &[],
+        state_data: &[],
+        rows: row_count,
+        columns,
+    };
     let mut parts = Parts::of(run, &nothing);
     let ops: Vec<u32> = (0..slots).collect();
-    parts.run(&ops);
+    if slots == 1 {
+        parts.cut(&ops)
+    } else {
+        parts.run(&ops)
+    }
     let mut failed = std::mem::take(&mut parts.failed);
     if let Err(too_large) = parts.folded(state_bytes) {
         failed.extend(too_large);
@@ -80,6 +92,7 @@ struct Parts<'a> {
     call: &'a FoldCall<'a>,
     /// The encoded states of all slots between two parts; of a slot that nothing needs any more, nothing.
     states: Vec<Vec<u8>>,
+    measured: Vec<u32>,
     /// For each slot the last operation that names it.
     last_uses: Vec<u32>,
     /// Outputs of the parts that ran, in order.
@@ -104,8 +117,17 @@ impl<'a> Parts<'a> {
                 }
             }
         }
-        let failed = BTreeMap::new();
-        Parts { run, call, states, last_uses, outputs: Vec::new(), reasons: Vec::new(), emitted: 0, failed }
+        Parts {
+            run,
+            call,
+            states,
+            measured: vec![0; size(call.measure)],
+            last_uses,
+            outputs: Vec::new(),
+            reasons: Vec::new(),
+            emitted: 0,
+            failed: BTreeMap::new(),
+        }
     }
 
     /// Runs operations that fail together in parts; one that is left is judged.
@@ -153,20 +175,26 @@ impl<'a> Parts<'a> {
             .filter_map(|op| self.call.tape.get(size(*op) * 2..size(*op) * 2 + 2))
             .map(|pair| (pair[0], pair[1]))
             .collect();
-        // Slots that somebody needs afterwards come first: only those go out.
-        let needed =
-            |slot: u32| slot < self.call.keep || self.last_uses.get(size(slot)).is_some_and(|last_use| last_use > last);
+        // Slots that somebody needs afterwards come first, then those that are done and measured; no other goes out.
+        let (keep, measure) = (self.call.keep, self.call.measure);
+        let way_out = |slot: u32| match self.last_uses.get(size(slot)) {
+            _ if slot < keep => Out::Kept,
+            Some(last_use) if last_use > last => Out::Kept,
+            _ if slot - keep < measure => Out::Measured,
+            _ => Out::Dropped,
+        };
         let mut slots = BTreeSet::new();
         let mut rows = BTreeSet::new();
         for (word, operand) in &pairs {
-            slots.insert((!needed(word >> 3), word >> 3));
+            slots.insert((way_out(word >> 3), word >> 3));
             if takes_slot(*word) {
-                slots.insert((!needed(*operand), *operand));
+                slots.insert((way_out(*operand), *operand));
             } else if word & 7 == op::UPDATE {
                 rows.insert(*operand);
             }
         }
-        let keep = slots.iter().filter(|(dropped, _)| !dropped).count();
+        let going = |way| slots.iter().filter(|(out, _)| *out == way).count();
+        let (kept, to_measure) = (going(Out::Kept), going(Out::Measured));
         let slots: Vec<u32> = slots.into_iter().map(|(_, slot)| slot).collect();
         let slot_numbers: BTreeMap<u32, u32> = slots.iter().copied().zip(0..).collect();
         let row_numbers: BTreeMap<u32, u32> = rows.iter().copied().zip(0..).collect();
@@ -193,7 +221,8 @@ impl<'a> Parts<'a> {
         let small = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
         let part = FoldCall {
             slots: small(slots.len()),
-            keep: small(keep),
+            keep: small(kept),
+            measure: small(to_measure),
             tape: &tape,
             state_offsets: &state_offsets,
             state_data: &state_data,
@@ -206,6 +235,11 @@ impl<'a> Parts<'a> {
             let span = folded.state_offsets.get(number..number + 2);
             let bytes = span.and_then(|span| folded.state_data.get(size(span[0])..size(span[1])));
             *state = bytes.unwrap_or_default().to_vec();
+        }
+        for (slot, bytes) in slots[kept..].iter().zip(folded.measured) {
+            if let Some(measured) = self.measured.get_mut(size(slot - keep)) {
+                *measured = bytes;
+            }
         }
         let first = self.emitted;
         self.emitted += small(pairs.iter().filter(|(word, _)| word & 7 == op::EMIT).count());
@@ -236,8 +270,16 @@ impl<'a> Parts<'a> {
                 self.outputs.iter().filter_map(|part| part.get(column)).map(|array| array.as_ref()).collect();
             outputs.push(concat(&parts).map_err(|error| whole(&error))?);
         }
-        Ok(Folded { state_offsets, state_data, outputs, reasons: self.reasons })
+        Ok(Folded { state_offsets, state_data, measured: self.measured, outputs, reasons: self.reasons })
     }
+}
+
+/// What becomes of a slot after a part.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Out {
+    Kept,
+    Measured,
+    Dropped,
 }
 
 fn takes_slot(word: u32) -> bool {

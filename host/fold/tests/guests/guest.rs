@@ -105,6 +105,9 @@ const UDFS: &[Known] = &[
     an_aggregate("loops_on_13", INT64, MERGEABLE),
     an_aggregate("eats_memory_on_13", INT64, MERGEABLE),
     an_aggregate("large_state", INT64, MERGEABLE),
+    an_aggregate("grows", INT64, MERGEABLE),
+    an_aggregate("burns_by_row", INT64, MERGEABLE),
+    an_aggregate("burns_by_state", INT64, MERGEABLE),
     an_aggregate("too_few_states", INT64, MERGEABLE),
     an_aggregate("state_offsets_fall", INT64, MERGEABLE),
     an_aggregate("state_offsets_beyond", INT64, MERGEABLE),
@@ -226,10 +229,26 @@ fn update(udf: &str, state: &mut State, row: Row) -> Result<(), &'static str> {
                 kept.push(std::hint::black_box(Vec::<u8>::with_capacity(1 << 20)));
             }
         }
+        "grows" => state.resize(state.len() + value.unsigned_abs() as usize / 8, 7),
+        "burns_by_row" => {
+            burn(value);
+            *word(state, 0, 0) += 1;
+        }
+        "burns_by_state" => {
+            burn(*word(state, 0, 0));
+            state[0] += value;
+        }
         "large_state" => state.resize(value.unsigned_abs() as usize / 8, 7),
         _ => *word(state, 0, 0) = word(state, 0, 0).wrapping_add(value),
     }
     Ok(())
+}
+
+/// A thousand turns each.
+fn burn(thousands: i64) {
+    for turn in 0..thousands.max(0) * 1_000 {
+        std::hint::black_box(turn);
+    }
 }
 
 fn word(state: &mut State, index: usize, new: i64) -> &mut i64 {
@@ -254,6 +273,7 @@ fn merge(udf: &str, state: &mut State, later: &State) {
             state[1] += later[1];
         }
         "last_untimed" | "last_ordered" => state.clone_from(later),
+        "grows" => state.extend(later),
         "merges_by_mean" => state[0] = state[0].midpoint(later[0]),
         "last_timed" => {
             if (state[1], state[0]) <= (later[1], later[0]) {
@@ -335,7 +355,7 @@ pub unsafe extern "C" fn fold(
             3 => states[slot].clear(),
             _ => emitted.push(match udf {
                 "counts_calls" => Some(CALLS.load(Ordering::Relaxed)),
-                "large_state" => Some(states[slot].len() as i64),
+                "large_state" | "grows" => Some(states[slot].len() as i64 * 8),
                 "emit_changes_state" => {
                     *word(&mut states[slot], 0, 0) += 1;
                     states[slot].first().copied()

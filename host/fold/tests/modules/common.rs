@@ -26,7 +26,7 @@ pub static GUEST: LazyLock<Vec<u8>> = LazyLock::new(|| {
 
 /// The guest's module under limits small enough for quick tests.
 pub static MODULE: LazyLock<Module> = LazyLock::new(|| {
-    let limits = Limits { fuel_base: 20_000_000, memory_bytes: 64 << 20, output_bytes: 8 << 20, ..Limits::default() };
+    let limits = Limits { fuel: 50_000_000, memory_bytes: 64 << 20, output_bytes: 8 << 20, ..Limits::default() };
     Engine::new(limits).expect("the engine starts").load(&GUEST).expect("the guest loads")
 });
 
@@ -51,7 +51,7 @@ pub fn tape(ops: &[(u32, u32, u32)]) -> Vec<u32> {
 /// A call that starts from nothing.
 pub fn fresh<'a>(slots: u32, keep: u32, tape: &'a [u32], rows: usize, columns: &'a [ArrayRef]) -> FoldCall<'a> {
     let rows = u32::try_from(rows).expect("few rows");
-    FoldCall { slots, keep, tape, state_offsets: &[], state_data: &[], rows, columns }
+    FoldCall { slots, keep, measure: 0, tape, state_offsets: &[], state_data: &[], rows, columns }
 }
 
 /// What happens to an entity.
@@ -119,6 +119,9 @@ impl Cells for Entities {
                 Probe::Failed(reason) => Value::Failed(reason.to_owned()),
             };
             self.values[first_cell + cell] = results.probes(cell).map(value).collect();
+            if !self.keep {
+                continue;
+            }
             let (mut head, mut tail) = (Vec::new(), Vec::new());
             match results.write(cell, &mut head, &mut tail) {
                 onefold_fold::Change::Nothing => {}

@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, reason = "what a test has covered is printed, and kept for who asks with --nocapture")]
 
 mod batch;
+mod claims;
 mod command_line;
 mod modules;
 mod reference;

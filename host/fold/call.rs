@@ -9,6 +9,7 @@ use crate::pool::{Instance, WireFold};
 use crate::wire::{Rejected, Wire, decode, encode, spans, texts, words};
 use arrow::array::ArrayRef;
 use arrow::datatypes::ToByteSlice;
+use std::cell::Cell;
 use std::sync::Arc;
 
 /// The ops of a tape (`udf.wit`): the low three bits of a pair's first word. The others are the slot.
@@ -142,13 +143,14 @@ impl Udf {
 
     /// Runs a tape. Nothing of a failed call counts; `FoldJob` finds the ops to leave out.
     pub fn fold(&self, call: &FoldCall<'_>) -> Result<Folded, CallFailure> {
-        self.fold_pooled(self.module.inner.pool.take()?, call, self.limits().state_bytes)
+        self.fold_pooled(self.module.inner.pool.take()?, call, self.limits().state_bytes, &Cell::new(0))
     }
 
-    /// `fold` of a part of a tape, in the middle of which states have no limit; `fresh`: in a new instance.
-    pub(crate) fn fold_part(&self, call: &FoldCall<'_>, fresh: bool) -> Result<Folded, CallFailure> {
+    /// `fold` of a part of a tape, in the middle of which states have no limit; `fresh`: in a new instance. Says what
+    /// fuel it took.
+    pub(crate) fn fold_part(&self, call: &FoldCall<'_>, fresh: bool, fuel: &Cell<u64>) -> Result<Folded, CallFailure> {
         let pool = &self.module.inner.pool;
-        self.fold_pooled(if fresh { pool.start() } else { pool.take() }?, call, usize::MAX)
+        self.fold_pooled(if fresh { pool.start() } else { pool.take() }?, call, usize::MAX, fuel)
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -160,8 +162,10 @@ impl Udf {
         mut instance: Instance,
         call: &FoldCall<'_>,
         state_bytes: usize,
+        fuel: &Cell<u64>,
     ) -> Result<Folded, CallFailure> {
         let folded = self.fold_in(&mut instance, call, state_bytes);
+        fuel.set(instance.fuel_spent());
         // After the UDF's own word (and after a call that never reached it) the instance is as good as before.
         if matches!(
             folded,

@@ -31,6 +31,8 @@ pub struct Limits {
     /// compiled update takes 10 to 1,000 units with its share of everything, an interpreted one some thousands: 8192
     /// rows stay far below. What needs the most alone is a merge of two states of the size that is allowed.
     pub fuel: u64,
+    /// Fuel of all calls in which one UDF's claims are tried: some seconds. An honest one takes a hundredth.
+    pub fuel_trial: u64,
     /// Bytes of everything that one call returns.
     pub output_bytes: usize,
     /// One encoded state.
@@ -54,7 +56,8 @@ impl Default for Limits {
             table_elements: 100_000,
             fuel_start: 2_000_000_000,
             fuel_prepare: 200_000_000,
-            fuel: 1_000_000_000,
+            fuel: 2_000_000_000,
+            fuel_trial: 4_000_000_000,
             output_bytes: 96 << 20,
             state_bytes: 4 << 20,
             emitted_state_bytes: 1 << 20,

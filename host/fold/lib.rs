@@ -26,7 +26,7 @@ mod wire;
 
 pub use call::{FoldCall, Folded, Mapped, Udf, op};
 pub use cell::{DamagedCell, persist, persisted_tiles, restore};
-pub use claims::{check_claims, check_module};
+pub use claims::{Compared, check_claims, check_module};
 pub use engine::{Engine, Limits};
 pub use error::{CallFailure, ClaimRefused, FoldError, ModuleRefused, PrepareError};
 pub use filter::{FilterError, mask};

@@ -97,6 +97,11 @@ impl Instance {
         }
     }
 
+    /// What the last `fold` or `transform` took of its fuel.
+    pub(crate) fn fuel_spent(&self) -> u64 {
+        self.limits.fuel.saturating_sub(self.store.get_fuel().unwrap_or(0))
+    }
+
     pub(crate) fn describe(&mut self) -> Result<Vec<contract::UdfInfo>, CallFailure> {
         let fuel = self.limits.fuel_prepare;
         set_fuel(&mut self.store, fuel);

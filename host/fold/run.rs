@@ -16,6 +16,7 @@ use crate::split::{refused_alone, resolve};
 use crate::tape::Origin;
 use crate::window::Window;
 use arrow::array::ArrayRef;
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A call is closed when its cells hold this much, so that a batch of large states does not outgrow a module's memory.
@@ -151,7 +152,7 @@ impl FoldJob {
     }
 
     fn resolve(&self, rows: u32, columns: &[ArrayRef], failure: CallFailure) -> Result<Folded, Vec<(u32, String)>> {
-        let run = |part: &FoldCall<'_>, fresh| self.udf.fold_part(part, fresh);
+        let run = |part: &FoldCall<'_>, fresh| self.udf.fold_part(part, fresh, &Cell::new(0));
         resolve(&run, self.udf.limits().state_bytes, &self.fold_call(rows, columns), failure)
     }
 
@@ -168,7 +169,7 @@ impl FoldJob {
             Some(Origin::Update { row, .. }) => Some(*row),
             _ => None,
         });
-        let run = |part: &FoldCall<'_>, fresh| self.udf.fold_part(part, fresh);
+        let run = |part: &FoldCall<'_>, fresh| self.udf.fold_part(part, fresh, &Cell::new(0));
         let alone = refused_alone(&run, self.udf.limits().state_bytes, &of_rows.collect(), rows, columns);
         let aside = &mut self.planner.set_aside;
         let mut found = false;

@@ -26,7 +26,13 @@ pub static GUEST: LazyLock<Vec<u8>> = LazyLock::new(|| {
 
 /// The guest's module under limits small enough for quick tests.
 pub static MODULE: LazyLock<Module> = LazyLock::new(|| {
-    let limits = Limits { fuel: 50_000_000, memory_bytes: 64 << 20, output_bytes: 8 << 20, ..Limits::default() };
+    let limits = Limits {
+        fuel: 50_000_000,
+        fuel_trial: 500_000_000,
+        memory_bytes: 64 << 20,
+        output_bytes: 8 << 20,
+        ..Limits::default()
+    };
     Engine::new(limits).expect("the engine starts").load(&GUEST).expect("the guest loads")
 });
 

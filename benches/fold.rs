@@ -19,7 +19,7 @@ const ROUNDS: usize = 25;
 /// A round is long enough for a clock of microseconds.
 const ROUND_US: u64 = 3_000;
 const GRID: [(u32, u32); 6] = [(1, 1), (64, 1), (64, 64), (4096, 1), (4096, 64), (4096, 4096)];
-/// Of states of 100 KB, 64 would take more fuel than a call has; the hosts close a call long before.
+/// The hosts close a call long before it has 64 states of 100 KB.
 const LARGE_GRID: [(u32, u32); 5] = [(1, 1), (64, 1), (64, 16), (4096, 1), (4096, 16)];
 const LARGE_STATE_BYTES: usize = 10_000;
 

@@ -26,7 +26,7 @@ pub struct Limits {
     pub fuel_start: u64,
     /// Fuel of one `describe` or `prepare`: they parse a small JSON text.
     pub fuel_prepare: u64,
-    /// Fuel of one call of `fold` or `transform`, whatever is in it: about a second. One row has as much as thousands,
+    /// Fuel of one call of `fold` or `transform`, whatever is in it: one or two seconds. One row has as much as thousands,
     /// so what it may use never depends on its company; a call that runs out is cut until one operation is left. A
     /// compiled update takes 10 to 1,000 units with its share of everything, an interpreted one some thousands: 8192
     /// rows stay far below. What needs the most alone is an update of a state of 4 MiB; a merge that is dearer gives a state
@@ -57,7 +57,7 @@ impl Default for Limits {
             table_elements: 100_000,
             fuel_start: 2_000_000_000,
             fuel_prepare: 200_000_000,
-            fuel: 1_000_000_000,
+            fuel: 2_000_000_000,
             fuel_trial: 4_000_000_000,
             output_bytes: 96 << 20,
             state_bytes: 4 << 20,

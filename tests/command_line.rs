@@ -152,6 +152,16 @@ fn a_project_lives_without_a_server() {
     let letters = here(&["dead-letters", "list", "--json"]);
     let told: serde_json::Value = serde_json::from_str(&letters.out).unwrap();
     assert_eq!(told["dead_letters"][0]["raw"], "nothing", "{told}");
+    let replayed = here(&["dead-letters", "replay"]);
+    assert_eq!(replayed.code, 0, "{}", replayed.error);
+    assert!(
+        replayed.out.contains("refused again: ") && replayed.out.ends_with("1 refused again, 0 closed\n"),
+        "{}",
+        replayed.out
+    );
+    let id = told["dead_letters"][0]["id"].as_str().unwrap_or_default().to_owned();
+    assert!(here(&["dead-letters", "show", &id]).out.contains("raw: nothing"), "{}", told);
+    assert_eq!(here(&["dead-letters", "replay", "nothing"]).code, 2);
     assert!(here(&["get", "sources"]).out.contains("orders  at, item, count"));
 }
 

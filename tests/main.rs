@@ -4,6 +4,7 @@
 
 mod batch;
 mod command_line;
+mod letters;
 mod modules;
 mod reference;
 mod serve;

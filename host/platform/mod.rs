@@ -3,6 +3,7 @@
 mod batch;
 mod error;
 mod history;
+mod letters;
 mod materialize;
 mod project;
 mod recover;
@@ -15,6 +16,7 @@ pub use crate::source::{IdempotencyKey, LogError, Records};
 pub use batch::{BatchDone, BatchRequest};
 pub use error::PlatformError;
 pub use history::Pins;
+pub use letters::{Outcome, ReplayRequest, Replayed};
 pub use materialize::{MaterializeRequest, MaterializeSummary};
 pub use project::{Live, ProjectHost, ProjectStatus, Pushed};
 pub use recover::{Recovery, layout_over, stored_tables};

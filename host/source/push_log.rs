@@ -4,15 +4,20 @@
 //! floor of a push is one sync, shared by everyone who came during the last one.
 
 use super::log_writer::Writer;
-use super::reader::LogReader;
+use super::reader::{LogBatch, LogReader};
 use super::records::Records;
 use crate::clock::Clock;
 use crate::define::Digest;
 use crate::storage::{Storage, StorageError};
 use bytes::Bytes;
 use crossbeam_channel::{Sender, bounded};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How much of a log is read at once where single records are looked for.
+const LOOK_BYTES: usize = 1 << 20;
 
 /// Bounds of a log.
 #[derive(Clone, Debug)]
@@ -122,7 +127,7 @@ impl Shared {
     }
 
     /// Waits until there are records from `position` on, the log is closed, or the time is over.
-    pub fn wait_beyond(&self, position: u64, timeout: std::time::Duration) {
+    pub fn wait_beyond(&self, position: u64, timeout: Duration) {
         let state = self.state();
         let waiting = |state: &mut State| state.end_position <= position && !state.closed;
         drop(self.grown.wait_timeout_while(state, timeout, waiting).unwrap_or_else(PoisonError::into_inner));
@@ -191,6 +196,35 @@ impl PushLog {
         self.shared.state().segments.first().map_or(0, |segment| segment.first_position)
     }
 
+    /// Gives the records at these positions to `take`, in order: one pass, however many they are. Those that the log
+    /// does not have are left out.
+    pub fn each_record<E: From<LogError>>(
+        &self,
+        positions: &BTreeSet<u64>,
+        mut take: impl FnMut(LogBatch) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut wanted = positions.range(self.first_position()..self.end_position()).peekable();
+        let Some(first) = wanted.peek() else { return Ok(()) };
+        let mut reader = self.reader(**first)?;
+        while let Some(next) = wanted.peek() {
+            reader.skip_to(**next);
+            let batches = reader.next(LOOK_BYTES, Duration::ZERO)?;
+            if batches.is_empty() {
+                break;
+            }
+            for batch in batches {
+                let end = batch.first_position + batch.records.len() as u64;
+                while let Some(position) = wanted.next_if(|position| **position < end) {
+                    let number = usize::try_from(position - batch.first_position).unwrap_or(usize::MAX);
+                    let record = batch.records.get(number).and_then(|record| Records::from_slices([record]));
+                    let records = record.unwrap_or_default();
+                    take(LogBatch { first_position: *position, arrival_us: batch.arrival_us, records })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Reads from this position on, and follows the log as it grows.
     pub fn reader(&self, position: u64) -> Result<LogReader, LogError> {
         LogReader::new(self.storage.clone(), self.shared.clone(), position)
@@ -214,7 +248,6 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
     use crate::storage::forgetful::{Fault, Forgetful};
-    use std::time::Duration;
 
     const PATH: &str = "projects/shop/log/transactions";
 

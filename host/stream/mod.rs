@@ -2,6 +2,7 @@
 
 mod compiled;
 mod fold_table;
+mod judge;
 mod letter;
 mod reading;
 mod router;
@@ -11,7 +12,8 @@ mod worker;
 
 pub use compiled::{CompileError, Compiled};
 pub use fold_table::{FeatureRefusal, FoldTableError, GroupTables, Touched, fold_touched};
-pub use letter::{Letter, Reason, RefusedBy, load as load_letters};
+pub use judge::judge;
+pub use letter::{Letter, Reason, RefusedBy, load as load_letters, store as store_letters};
 pub use router::{Bounds, Places, RouteError, Routed, RoutedTable, Router};
 pub use runtime::{Stopped, Stream, StreamError, StreamParts, StreamSettings};
 pub use status::{SourceStatus, StreamStatus, TableStatus};

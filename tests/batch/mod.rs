@@ -3,4 +3,4 @@
 mod broken;
 mod random;
 mod same;
-mod world;
+pub mod world;

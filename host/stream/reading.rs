@@ -24,6 +24,8 @@ const WAIT: Duration = Duration::from_millis(5);
 pub(super) struct SourceReader {
     pub name: String,
     pub reader: LogReader,
+    /// Where the furthest group stands: before that the groups differ, and there is no one position to store.
+    pub level: u64,
     pub router: Router,
     pub out_of_orderness_us: i64,
     pub clock: SourceClock,
@@ -73,7 +75,8 @@ impl Reader {
     pub fn run(mut self) -> Option<LastBarrier> {
         let result = self.read_until_stopped();
         let failed = self.shared.status().error.is_some();
-        let result = result.and_then(|()| if failed { Ok(()) } else { self.checkpoint() });
+        let last = |reader: &mut Reader| reader.read_to_level().and_then(|()| reader.checkpoint());
+        let result = result.and_then(|()| if failed { Ok(()) } else { last(&mut self) });
         for sender in &self.senders {
             drop(sender.send(Message::Stop));
         }
@@ -88,6 +91,8 @@ impl Reader {
 
     fn read_until_stopped(&mut self) -> Result<(), StreamError> {
         self.checkpointed_at_us = self.clock.monotonic_us();
+        // What was built when this stream began is stored soon, and its letters can be read.
+        let mut built = !self.letters.is_empty();
         while !self.shared.stop.load(Ordering::SeqCst) {
             let mut read = false;
             for number in 0..self.sources.len() {
@@ -97,10 +102,25 @@ impl Reader {
                 std::thread::sleep(WAIT);
             }
             let since_us = self.clock.monotonic_us().saturating_sub(self.checkpointed_at_us);
-            let wanted = self.changed || self.unstored.is_some();
-            if wanted && since_us as i64 >= self.settings.checkpoint_every_us {
+            let wanted = (self.changed || self.unstored.is_some()) && self.is_level();
+            if wanted && (built || since_us as i64 >= self.settings.checkpoint_every_us) {
+                built = false;
                 self.checkpoint().or_else(|error| self.try_again_later(error))?;
             }
+        }
+        Ok(())
+    }
+
+    fn is_level(&self) -> bool {
+        self.sources.iter().all(|source| source.reader.position() >= source.level)
+    }
+
+    /// Reads on to where all groups stand at one position.
+    fn read_to_level(&mut self) -> Result<(), StreamError> {
+        for number in 0..self.sources.len() {
+            while self.sources[number].reader.position() < self.sources[number].level
+                && self.read_some(number, false)?
+            {}
         }
         Ok(())
     }

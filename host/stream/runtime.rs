@@ -179,6 +179,7 @@ impl Stream {
             sources.push(SourceReader {
                 name: name.clone(),
                 reader: log.reader(from)?,
+                level: positions.iter().copied().max().unwrap_or(0),
                 router,
                 out_of_orderness_us: source.out_of_orderness_us,
                 clock: clock.unwrap_or(SourceClock {

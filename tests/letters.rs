@@ -9,7 +9,7 @@ use onefold::clock::ManualClock;
 use onefold::define::{Definitions, read_text};
 use onefold::online::OnlineStore;
 use onefold::platform::{
-    MaterializeRequest, Outcome, Platform, PlatformSettings, ProjectHost, ReplayRequest, Verified,
+    CompleteSince, MaterializeRequest, Outcome, Platform, PlatformSettings, ProjectHost, ReplayRequest, Verified,
 };
 use onefold::registry::ApplyOptions;
 use onefold::route::Keys;
@@ -343,6 +343,9 @@ fn what_materialize_refuses_in_the_log_has_letters() {
     let applied = proposal.and_then(|proposal| bench.platform().apply(PROJECT, &proposal));
     applied.unwrap_or_else(|error| panic!("{error}"));
     bench.restart();
+    let live = bench.host().live().expect("it is applied");
+    let since = bench.host().complete_since(&live).expect("nothing is pinned");
+    assert_eq!(since["stats"]["rows"], CompleteSince::NoRows);
     // Pushed and not yet in any checkpoint when the process ends.
     let records = events();
     let records = Records::from_slices(records.iter().map(|event| event.as_bytes())).expect("few bytes");
@@ -360,6 +363,9 @@ fn what_materialize_refuses_in_the_log_has_letters() {
     drop((host, at_rest));
     bench.start();
     assert_eq!(bench.value("rows"), "4", "one of the file, three of the log");
+    let live = bench.host().live().expect("it is applied");
+    let since = bench.host().complete_since(&live).expect("what was pinned is there");
+    assert_eq!(since["stats"]["rows"], CompleteSince::Beginning);
     let outcomes: Vec<_> = bench.replay().into_iter().map(|one| (one.0, one.2)).collect();
     assert_eq!(outcomes, (1..7).map(|position| (position, Outcome::Refused)).collect::<Vec<_>>());
     let verified = bench.verify();

@@ -447,6 +447,16 @@ fn a_machine_finds_health_metrics_and_a_description_of_everything() {
     assert_eq!((&job["result"]["compared"], &job["result"]["differ"]), (&json!(8), &json!(0)), "{job}");
     let status = server.get("/v1/projects/ecommerce/status").body;
     assert_eq!(status["sources"]["transactions"]["lag"], 0, "{status}");
+    // The stream that goes on after a verify stands where the one before it stood.
+    assert!(status["checkpoint_epoch"].as_u64().is_some_and(|epoch| epoch > 0), "{status}");
+    assert!(status["sources"]["transactions"]["rows"].as_u64().is_some_and(|rows| rows > 0), "{status}");
+    let entities = |status: &Value| {
+        let tables = status["tables"].as_array().into_iter().flatten();
+        tables.map(|table| table["entities"].as_u64().unwrap_or(0)).collect::<Vec<_>>()
+    };
+    assert!(entities(&status).iter().all(|entities| *entities > 0), "{status}");
+    let since = &status["views"]["product_stats"]["complete_since"];
+    assert_eq!(since["revenue_30d"], "2026-01-02T12:00:00.000000Z", "the first push: {status}");
     let document = server.get("/openapi.json").body;
     for (path, operations) in document["paths"].as_object().unwrap() {
         let filled = path.replace("{project}", "ecommerce").replace("{version}", "1").replace("{name}", "nope");

@@ -7,6 +7,7 @@ mod letters;
 mod materialize;
 mod project;
 mod recover;
+mod since;
 mod verify;
 
 /// What work on the history runs with, for those who do not know how it is done.
@@ -20,6 +21,7 @@ pub use letters::{Outcome, ReplayRequest, Replayed};
 pub use materialize::{MaterializeRequest, MaterializeSummary};
 pub use project::{Live, ProjectHost, ProjectStatus, Pushed};
 pub use recover::{Recovery, layout_over, stored_tables};
+pub use since::CompleteSince;
 pub use verify::{Difference, Verified};
 
 use crate::clock::Clock;

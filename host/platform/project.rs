@@ -46,6 +46,8 @@ pub struct ProjectHost {
     live: RwLock<Option<Arc<Live>>>,
     logs: Mutex<BTreeMap<String, Arc<PushLog>>>,
     stream: Mutex<Option<Stream>>,
+    /// What the last stream said when it was stopped.
+    said: Mutex<StreamStatus>,
 }
 
 /// The answer to a push: what is durable now.
@@ -95,6 +97,7 @@ impl ProjectHost {
             live: RwLock::default(),
             logs: Mutex::default(),
             stream: Mutex::default(),
+            said: Mutex::default(),
         }
     }
 
@@ -188,7 +191,8 @@ impl ProjectHost {
             writer: self.writer_name(),
             progress: &|_, _| {},
         };
-        let (parts, online) = recovery.run()?;
+        let (mut parts, online) = recovery.run()?;
+        parts.said = self.said.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let compiled = parts.compiled.clone();
         let on_demand = self.on_demand_udfs(&project)?;
         commit(revision.created_at_us)?;
@@ -262,6 +266,7 @@ impl ProjectHost {
             positions: positions.map(|(source, at)| (source.clone(), vec![*at; GROUPS as usize])).collect(),
             clocks: stopped.clocks,
             letters: Vec::new(),
+            said: stopped.said,
         };
         *stream = Some(Stream::start(parts, self.stream_settings())?);
         seen
@@ -272,7 +277,7 @@ impl ProjectHost {
         let running = stream.take().ok_or_else(|| {
             PlatformError::Unavailable(format!("the stream of project `{}` is not running", self.name()))
         })?;
-        running.stop().map_err(|error| {
+        let stopped = running.stop().map_err(|error| {
             let restarted = match self.registry.newest() {
                 Ok(Some(revision)) => self.run(stream, revision, |_| Ok(())),
                 Ok(None) => Ok(()),
@@ -281,8 +286,10 @@ impl ProjectHost {
             if let Err(restart) = restarted {
                 tracing::error!("the stream of project `{}` is down: {restart}", self.name());
             }
-            error.into()
-        })
+            PlatformError::from(error)
+        })?;
+        *self.said.lock().unwrap_or_else(PoisonError::into_inner) = stopped.said.clone();
+        Ok(stopped)
     }
 
     fn stream_settings(&self) -> StreamSettings {

@@ -11,8 +11,8 @@ use crate::source::PushLog;
 use crate::state::{Checkpoints, TableRecord};
 use crate::storage::Storage;
 use crate::stream::{
-    Bounds, Compiled, GroupState, Letter, Places, RefusedBy, RouteError, Router, StreamError, StreamParts, Worker,
-    clocks_of,
+    Bounds, Compiled, GroupState, Letter, Places, RefusedBy, RouteError, Router, StreamError, StreamParts,
+    StreamStatus, Worker, clocks_of,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -103,6 +103,7 @@ impl Recovery<'_> {
             positions,
             clocks,
             letters,
+            said: StreamStatus::default(),
         };
         Ok((parts, online))
     }

@@ -4,7 +4,7 @@ use super::extract::{Options, Params, ok, read_json};
 use super::values::time_json;
 use super::{App, Problem};
 use crate::define::{Digest, hint};
-use crate::platform::{Live, Outcome, ProjectHost, ReplayRequest, Replayed};
+use crate::platform::{CompleteSince, Live, Outcome, ProjectHost, ReplayRequest, Replayed};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -183,12 +183,25 @@ fn status_json(host: &ProjectHost) -> Result<Value, Problem> {
             "clock": time("clock_us"),
         });
     }
-    told["views"] = host.live().map(|live| views_json(&live)).unwrap_or_default();
+    if let Ok(live) = host.live() {
+        told["views"] = views_json(&live, &host.complete_since(&live)?);
+    }
     Ok(told)
 }
 
-/// Which tables the values of each view are in.
-fn views_json(live: &Live) -> Value {
+/// Which tables the values of each view are in, and since when they are complete.
+fn views_json(live: &Live, since: &BTreeMap<String, BTreeMap<String, CompleteSince>>) -> Value {
+    let complete_since = |view: &String| {
+        let since = since.get(view).into_iter().flatten().map(|(column, since)| {
+            let shown = match since {
+                CompleteSince::NoRows => Value::Null,
+                CompleteSince::Beginning => json!("beginning"),
+                CompleteSince::At(us) => time_json(*us),
+            };
+            (column.clone(), shown)
+        });
+        since.collect::<Value>()
+    };
     let layout = &live.compiled.layout;
     let tables = |view: &crate::rows::ViewLayout| {
         let mut tables: Vec<usize> = view.columns.iter().map(|column| column.table).collect();
@@ -197,7 +210,10 @@ fn views_json(live: &Live) -> Value {
         let ids = tables.into_iter().filter_map(|table| layout.tables.get(table)).map(|table| table.id.to_string());
         ids.collect::<Value>()
     };
-    layout.views.iter().map(|(name, view)| (name.clone(), json!({ "tables": tables(view) }))).collect()
+    let of_view = |(name, view): (&String, &crate::rows::ViewLayout)| {
+        (name.clone(), json!({ "tables": tables(view), "complete_since": complete_since(name) }))
+    };
+    layout.views.iter().map(of_view).collect()
 }
 
 /// `GET /v1/projects`.

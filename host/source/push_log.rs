@@ -196,6 +196,12 @@ impl PushLog {
         self.shared.state().segments.first().map_or(0, |segment| segment.first_position)
     }
 
+    /// When the oldest record that is still there arrived; none while there is none.
+    pub fn first_arrival_us(&self) -> Result<Option<i64>, LogError> {
+        let batches = self.reader(self.first_position())?.next(1, Duration::ZERO)?;
+        Ok(batches.first().map(|batch| batch.arrival_us))
+    }
+
     /// Gives the records at these positions to `take`, in order: one pass, however many they are. Those that the log
     /// does not have are left out.
     pub fn each_record<E: From<LogError>>(

@@ -4,6 +4,7 @@ use super::compiled::Compiled;
 use super::letter::{self, Letter};
 use super::router::{Bounds, Places, Router};
 use super::runtime::{LastBarrier, Message, Shared, StreamError, StreamSettings};
+use super::status::StreamStatus;
 use super::worker::table_records;
 use crate::clock::Clock;
 use crate::source::LogReader;
@@ -67,6 +68,13 @@ impl StreamError {
             _ => return false,
         };
         matches!(error, StorageError::Unwritable { .. } | StorageError::Failed { .. })
+    }
+}
+
+fn count_letters(status: &mut StreamStatus, letters: &[Letter]) {
+    for letter in letters {
+        let reason = format!("{:?}", letter.reason).to_lowercase();
+        *status.dead_letters.entry(reason).or_default() += 1;
     }
 }
 
@@ -158,10 +166,7 @@ impl Reader {
         let letters = std::mem::take(&mut routed.letters);
         {
             let mut status = self.shared.status();
-            for letter in &letters {
-                let reason = format!("{:?}", letter.reason).to_lowercase();
-                *status.dead_letters.entry(reason).or_default() += 1;
-            }
+            count_letters(&mut status, &letters);
             let said = status.sources.entry(source.name.clone()).or_default();
             said.rows += routed.rows as u64;
             said.null_keys += routed.null_keys;
@@ -232,6 +237,7 @@ impl Reader {
             let replied = replies.recv().map_err(|_| StreamError::Ended("a folding thread has stopped".into()))?;
             let (groups, refused) = replied?;
             parts.extend(groups);
+            count_letters(&mut self.shared.status(), &refused);
             letters.extend(refused);
         }
         parts.sort_by_key(|part| part.group);

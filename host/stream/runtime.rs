@@ -42,6 +42,8 @@ pub struct StreamParts {
     pub clocks: BTreeMap<String, SourceClock>,
     /// Letters of rows that were read to build `groups`, not stored yet.
     pub letters: Vec<Letter>,
+    /// What the stream before this one said: its counts go on.
+    pub said: StreamStatus,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -88,7 +90,7 @@ pub(super) struct Shared {
     /// For each source and worker, the next position not yet folded.
     served: Mutex<BTreeMap<String, Vec<u64>>>,
     served_moved: Condvar,
-    /// For each worker, for each table: entities and bytes, as of the last barrier.
+    /// For each worker, for each table: entities and bytes.
     sizes: Mutex<Vec<Vec<(usize, usize)>>>,
 }
 
@@ -128,6 +130,7 @@ pub struct Stopped {
     pub groups: Vec<GroupState>,
     pub positions: BTreeMap<String, u64>,
     pub clocks: BTreeMap<String, SourceClock>,
+    pub said: StreamStatus,
 }
 
 impl Stream {
@@ -135,7 +138,7 @@ impl Stream {
     pub fn start(parts: StreamParts, settings: StreamSettings) -> Result<Stream, StreamError> {
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
-            status: Mutex::default(),
+            status: Mutex::new(first_status(&parts)),
             served: Mutex::new(
                 parts
                     .positions
@@ -227,7 +230,7 @@ impl Stream {
         self.shared.status().error.clone()
     }
 
-    /// Bytes of keys and states, as of the last checkpoint.
+    /// Bytes of keys and states.
     pub fn state_bytes(&self) -> usize {
         self.sizes().iter().map(|(_, bytes)| bytes).sum()
     }
@@ -273,7 +276,8 @@ impl Stream {
             return Err(StreamError::Ended(error));
         }
         let (checkpoints, positions, clocks) = given.ok_or_else(|| ended("the reading thread gave up"))?;
-        Ok(Stopped { checkpoints, groups, positions, clocks })
+        let said = self.shared.status().clone();
+        Ok(Stopped { checkpoints, groups, positions, clocks, said })
     }
 }
 
@@ -288,6 +292,23 @@ impl Drop for Stream {
             drop(worker.join());
         }
     }
+}
+
+/// What a stream says before it has read anything.
+fn first_status(parts: &StreamParts) -> StreamStatus {
+    let mut status = StreamStatus {
+        checkpoint_epoch: parts.checkpoints.epoch(),
+        checkpoint_error: None,
+        error: None,
+        ..parts.said.clone()
+    };
+    status.sources.retain(|name, _| parts.logs.contains_key(name));
+    for (name, clock) in parts.clocks.iter().filter(|(name, _)| parts.logs.contains_key(*name)) {
+        let source = status.sources.entry(name.clone()).or_default();
+        let known = |us: i64| (us > i64::MIN).then_some(us);
+        (source.newest_us, source.clock_us) = (known(clock.newest_us), known(clock.clock_us));
+    }
+    status
 }
 
 fn spawn<T: Send + 'static>(
@@ -311,6 +332,11 @@ fn run_worker(
     shared: &Shared,
 ) -> Result<(), StreamError> {
     let mut due = false;
+    let note_sizes = |worker: &Worker| {
+        let mut sizes = shared.sizes.lock().unwrap_or_else(PoisonError::into_inner);
+        sizes[number] = worker.sizes();
+    };
+    note_sizes(worker);
     loop {
         // Fresh rows go before expiries; these are caught up whenever nothing waits.
         let message = match due {
@@ -320,6 +346,7 @@ fn run_worker(
         match message {
             Ok(Message::Rows(routed, places)) => {
                 worker.rows(&routed, &places)?;
+                note_sizes(worker);
                 let mut served = shared.served();
                 if let Some(at) = served.get_mut(&routed.source).and_then(|at| at.get_mut(number)) {
                     *at = routed.next_position;
@@ -337,15 +364,16 @@ fn run_worker(
                 if reply.send(parts.map(|parts| (parts, letters))).is_err() {
                     return Err(StreamError::Ended("nobody stores the checkpoint".into()));
                 }
-                let mut sizes = shared.sizes.lock().unwrap_or_else(PoisonError::into_inner);
-                sizes[number] = worker.sizes();
             }
             Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => {
                 // Values that are due are written, so that what is read after a stop is as of its clock.
                 while worker.due()? {}
                 return Ok(());
             }
-            Err(RecvTimeoutError::Timeout) => due = worker.due()?,
+            Err(RecvTimeoutError::Timeout) => {
+                due = worker.due()?;
+                note_sizes(worker);
+            }
         }
     }
 }

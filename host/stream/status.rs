@@ -3,7 +3,7 @@
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// What a stream says of itself.
+/// What a stream says of itself. Counts go on over the streams of one process.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct StreamStatus {
     pub sources: BTreeMap<String, SourceStatus>,
@@ -13,6 +13,7 @@ pub struct StreamStatus {
     pub checkpoint_us: u64,
     /// Why the newest checkpoint is not stored yet: it is tried again. Null while all goes well.
     pub checkpoint_error: Option<String>,
+    /// By reason, as they were met by this process.
     pub dead_letters: BTreeMap<String, u64>,
     /// Why it has stopped; null while it runs.
     pub error: Option<String>,

@@ -7,6 +7,7 @@ mod cases;
 mod chaos;
 mod command_line;
 mod crash;
+mod letters;
 mod modules;
 mod paths;
 mod reference;

@@ -4,7 +4,7 @@ use super::compiled::Compiled;
 use super::letter::{Letter, Reason, RefusedBy};
 use super::steps::{Step, Steps};
 use crate::decode::{DecodeError, JsonDecoder};
-use crate::define::Source;
+use crate::define::{Digest, Source, intake};
 use crate::route::{GROUPS, KeyError, Keys, group_of};
 use crate::rows::{Failure, RefusedRow, RowBatch, RowsError, Stage};
 use crate::source::LogBatch;
@@ -65,6 +65,7 @@ pub enum RouteError {
 pub struct Router {
     compiled: Arc<Compiled>,
     source: Source,
+    intake: Digest,
     decoder: JsonDecoder,
     workers: usize,
     steps: Arc<Steps>,
@@ -81,7 +82,8 @@ impl Router {
     ) -> Result<Router, DecodeError> {
         let decoder = JsonDecoder::new(source)?;
         let bounds = vec![Bounds::ALL; GROUPS as usize];
-        Ok(Router { compiled, source: source.clone(), decoder, workers, steps, bounds })
+        let intake = intake(source);
+        Ok(Router { compiled, source: source.clone(), intake, decoder, workers, steps, bounds })
     }
 
     /// The thread that owns a group.
@@ -139,7 +141,7 @@ impl Router {
             let mut broken_keys = BTreeSet::new();
             for failure in batch.failed_rows(&layout.key_columns) {
                 if broken_keys.insert(failure.row) {
-                    letters.push(self.row_letter(&place, batch, failure, RefusedBy::Table(layout.id)));
+                    letters.push(self.row_letter(&place, batch, failure, RefusedBy::Table(layout.entity_table)));
                 }
             }
             let rows = self.rows_of_workers(&place, batch, &keys, &broken_keys, &mut null_keys);
@@ -247,7 +249,7 @@ impl Router {
             let hangs_on = |space: usize| self.compiled.layout.hangs_on(space, row.space);
             for table in self.compiled.layout.tables.iter().filter(|table| hangs_on(table.space)) {
                 let reason = if row.stage == Stage::Decode { Reason::Decode } else { Reason::Transform };
-                let by = RefusedBy::Table(table.id);
+                let by = RefusedBy::Table(table.entity_table);
                 letters.push(self.letter(place, row.record, row.sub_row, row.stage, by, reason, &row.message));
             }
         }
@@ -276,6 +278,7 @@ impl Router {
             position: place.position(record),
             sub_row,
             stage,
+            intake: (refused_by == RefusedBy::All).then_some(self.intake),
             refused_by,
             reason,
             message: message.into(),

@@ -184,6 +184,7 @@ impl Worker {
                     sub_row: batch.sub_rows[refusal.row as usize],
                     stage: Stage::Fold,
                     refused_by: RefusedBy::Feature(feature.fingerprint),
+                    intake: None,
                     reason: Reason::Fold,
                     message: refusal.message,
                     module: Some(feature.udf.digest),

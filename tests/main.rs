@@ -5,6 +5,7 @@
 mod batch;
 mod cases;
 mod chaos;
+mod claims;
 mod command_line;
 mod crash;
 mod letters;

@@ -1,4 +1,4 @@
-//! The modules of `udfs/`, built once by the toolchain that builds the tests.
+//! Modules that tests upload, built by the toolchain that builds the tests.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -7,6 +7,23 @@ use std::sync::OnceLock;
 /// The repository.
 pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The fold's own test guest with this UDF alone, built by a bare `rustc`.
+pub fn guest(udf: &str) -> Vec<u8> {
+    let source = root().join("host/fold/tests/guests/guest.rs");
+    let built = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("guest-{udf}.wasm"));
+    let status = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
+        .args(["--edition", "2024", "--target", "wasm32-unknown-unknown", "--crate-type", "cdylib", "-O"])
+        .args(["-C", "panic=abort", "-o"])
+        .arg(&built)
+        .arg(&source)
+        .env("ONLY_UDF", udf)
+        .current_dir(root())
+        .status()
+        .expect("rustc runs");
+    assert!(status.success(), "the guest builds");
+    std::fs::read(built).expect("the guest was written")
 }
 
 /// The bytes of the e-commerce module, in the place where the example's definitions look for it.

@@ -1,6 +1,6 @@
 //! What checking needs to know of modules: the one seam between definitions and Wasm.
 
-use super::{Digest, ModuleVersion};
+use super::{Digest, ModuleVersion, UdfUse};
 use onefold_fold::Field;
 
 /// Whether a UDF keeps a state or maps rows.
@@ -41,4 +41,7 @@ pub trait ModuleCatalog {
 
     /// What a UDF makes of these parameters (canonical JSON) and inputs.
     fn prepare(&self, digest: &Digest, udf: &str, params: &str, inputs: &[Field]) -> Result<PreparedFacts, String>;
+
+    /// Tries on generated rows whether a UDF is what it claims with these parameters and inputs.
+    fn try_claims(&self, udf: &UdfUse, inputs: &[Field]) -> Result<(), String>;
 }

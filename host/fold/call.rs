@@ -1,5 +1,6 @@
 //! Typed calls: one `fold` or `transform` for a whole batch, everything that comes back checked before it is used.
 
+use crate::engine::Limits;
 use crate::error::CallFailure;
 use crate::kind::{Field, Kind};
 use crate::module::contract::types::{ColumnResult, FoldError};
@@ -8,6 +9,7 @@ use crate::pool::{Instance, WireFold};
 use crate::wire::{Rejected, Wire, decode, encode, spans, texts, words};
 use arrow::array::ArrayRef;
 use arrow::datatypes::ToByteSlice;
+use std::cell::Cell;
 use std::sync::Arc;
 
 /// The ops of a tape (`udf.wit`): the low three bits of a pair's first word. The others are the slot.
@@ -47,6 +49,8 @@ pub struct FoldCall<'a> {
     pub slots: u32,
     /// Slots `0..keep` go out again.
     pub keep: u32,
+    /// The next so many go out to be measured: they may have any size, and only that comes back.
+    pub measure: u32,
     /// Pairs of words: `op::word(op, slot)`, operand.
     pub tape: &'a [u32],
     /// One more than states that come in, from 0; state `i` is `state_data[state_offsets[i]..state_offsets[i + 1]]`,
@@ -65,6 +69,8 @@ pub struct Folded {
     /// `keep + 1` offsets into `state_data`.
     pub state_offsets: Vec<u32>,
     pub state_data: Vec<u8>,
+    /// Bytes of the encoded states that were to be measured.
+    pub measured: Vec<u32>,
     /// One array an output, one row an emit, in the tape's order.
     pub outputs: Vec<ArrayRef>,
     /// Why values of an emit are null: (number of the emit, reason), ascending.
@@ -135,19 +141,31 @@ impl Udf {
         self.prepared.claims.one_to_one
     }
 
-    /// Runs a tape. Nothing of a failed call counts; `judge` then finds the ops to leave out.
+    /// Runs a tape. Nothing of a failed call counts; `FoldJob` finds the ops to leave out.
     pub fn fold(&self, call: &FoldCall<'_>) -> Result<Folded, CallFailure> {
-        self.fold_pooled(call, self.module.inner.limits.state_bytes)
+        self.fold_pooled(self.module.inner.pool.take()?, call, self.limits().state_bytes, &Cell::new(0))
     }
 
-    /// `fold` in the middle of a tape, where states have no limit of their own.
-    pub(crate) fn fold_unlimited(&self, call: &FoldCall<'_>) -> Result<Folded, CallFailure> {
-        self.fold_pooled(call, usize::MAX)
+    /// `fold` of a part of a tape, in the middle of which states have no limit; `fresh`: in a new instance. Says what
+    /// fuel it took.
+    pub(crate) fn fold_part(&self, call: &FoldCall<'_>, fresh: bool, fuel: &Cell<u64>) -> Result<Folded, CallFailure> {
+        let pool = &self.module.inner.pool;
+        self.fold_pooled(if fresh { pool.start() } else { pool.take() }?, call, usize::MAX, fuel)
     }
 
-    fn fold_pooled(&self, call: &FoldCall<'_>, state_bytes: usize) -> Result<Folded, CallFailure> {
-        let mut instance = self.module.inner.pool.take()?;
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.module.inner.limits
+    }
+
+    fn fold_pooled(
+        &self,
+        mut instance: Instance,
+        call: &FoldCall<'_>,
+        state_bytes: usize,
+        fuel: &Cell<u64>,
+    ) -> Result<Folded, CallFailure> {
         let folded = self.fold_in(&mut instance, call, state_bytes);
+        fuel.set(instance.fuel_spent());
         // After the UDF's own word (and after a call that never reached it) the instance is as good as before.
         if matches!(
             folded,
@@ -172,10 +190,9 @@ impl Udf {
         let columns: Vec<_> = wires.iter().map(Wire::column).collect();
         let zero = [0u32];
         let state_offsets = if call.state_offsets.is_empty() { &zero } else { call.state_offsets };
-        let bytes = wires.iter().map(Wire::bytes).sum::<usize>().saturating_add(call.state_data.len());
         let wire = WireFold {
             slots: call.slots,
-            keep: call.keep,
+            keep: call.keep.saturating_add(call.measure),
             tape: call.tape.to_byte_slice(),
             state_offsets: state_offsets.to_byte_slice(),
             state_data: call.state_data,
@@ -183,7 +200,7 @@ impl Udf {
             columns: &columns,
         };
         let handle = self.module.inner.handle(instance, &self.prepared)?;
-        match instance.fold(handle, &wire, limits.fuel(call.tape.len() / 2, bytes))? {
+        match instance.fold(handle, &wire)? {
             Ok(folded) => self.check_folded(call, emits, folded, state_bytes),
             Err(error) => Err(check_fold_error(call, &error, limits.message_bytes)),
         }
@@ -197,9 +214,13 @@ impl Udf {
         state_bytes: usize,
     ) -> Result<Folded, CallFailure> {
         let limits = &self.module.inner.limits;
-        let states = folded.states;
-        let state_offsets =
-            spans(&states.offsets, size(call.keep), states.data.len(), "states").map_err(CallFailure::Invalid)?;
+        let (states, out) = (folded.states, size(call.keep) + size(call.measure));
+        let mut state_data = states.data;
+        let mut state_offsets =
+            spans(&states.offsets, out, state_data.len(), "states").map_err(CallFailure::Invalid)?;
+        let measured = state_offsets[size(call.keep)..].windows(2).map(|pair| pair[1] - pair[0]).collect();
+        state_offsets.truncate(size(call.keep) + 1);
+        state_data.truncate(state_offsets.last().map_or(0, |end| size(*end)));
         let slots: Vec<u32> = (0..)
             .zip(state_offsets.windows(2))
             .filter(|(_, pair)| size(pair[1] - pair[0]) > state_bytes)
@@ -211,7 +232,7 @@ impl Udf {
         let outputs = self.decode(folded.outputs, emits)?;
         let reasons = texts(&folded.reasons, emits, limits.message_bytes, "reasons").map_err(CallFailure::Invalid)?;
         let reasons = (0..).zip(reasons).filter(|(_, reason)| !reason.is_empty()).collect();
-        Ok(Folded { state_offsets, state_data: states.data, outputs, reasons })
+        Ok(Folded { state_offsets, state_data, measured, outputs, reasons })
     }
 
     /// Maps rows. A row that fails is named in the result; a call that fails as a whole gives nothing.
@@ -238,8 +259,7 @@ impl Udf {
         let wires = self.encode(columns, row_count)?;
         let columns: Vec<_> = wires.iter().map(Wire::column).collect();
         let handle = self.module.inner.handle(instance, &self.prepared)?;
-        let fuel = limits.fuel(rows, wires.iter().map(Wire::bytes).sum());
-        let mapped = instance.transform(handle, row_count, &columns, fuel)?;
+        let mapped = instance.transform(handle, row_count, &columns)?;
         let parents = words(&mapped.parents, "parents").map_err(CallFailure::Invalid)?;
         let failed = words(&mapped.failed, "failed rows").map_err(CallFailure::Invalid)?;
         self.check_rows(row_count, &parents, &failed).map_err(CallFailure::Invalid)?;
@@ -315,8 +335,9 @@ impl Udf {
 /// Checks that the host's own call is whole, and counts its emits.
 fn check_call(call: &FoldCall<'_>) -> Result<usize, String> {
     let states = call.state_offsets.len().saturating_sub(1);
-    if size(call.slots) < states || call.slots < call.keep || call.slots > op::MOST_SLOT {
-        return Err(format!("{} slots for {states} states and {} to keep", call.slots, call.keep));
+    let out = size(call.keep) + size(call.measure);
+    if size(call.slots) < states.max(out) || call.slots > op::MOST_SLOT {
+        return Err(format!("{} slots for {states} states, {out} to go out", call.slots));
     }
     let ends = call.state_offsets.last().copied().unwrap_or(0);
     if call.state_offsets.first().is_some_and(|first| *first != 0) || size(ends) != call.state_data.len() {

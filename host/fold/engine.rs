@@ -26,17 +26,19 @@ pub struct Limits {
     pub fuel_start: u64,
     /// Fuel of one `describe` or `prepare`: they parse a small JSON text.
     pub fuel_prepare: u64,
-    /// Fuel of every call, whatever its size: about a tenth of a second.
-    pub fuel_base: u64,
-    /// Fuel on top for each op of a tape and each row of a transform. A compiled op takes 10 to 1,000 units, an
-    /// interpreted one a hundred times that.
-    pub fuel_per_op: u64,
-    /// Fuel on top for each byte of states and columns that goes in: they are decoded and encoded again.
-    pub fuel_per_byte: u64,
+    /// Fuel of one call of `fold` or `transform`, whatever is in it: about a second. One row has as much as thousands,
+    /// so what it may use never depends on its company; a call that runs out is cut until one operation is left. A
+    /// compiled update takes 10 to 1,000 units with its share of everything, an interpreted one some thousands: 8192
+    /// rows stay far below. What needs the most alone is a merge of two states of the size that is allowed.
+    pub fuel: u64,
+    /// Fuel of all calls in which one UDF's claims are tried: some seconds. An honest one takes a hundredth.
+    pub fuel_trial: u64,
     /// Bytes of everything that one call returns.
     pub output_bytes: usize,
     /// One encoded state.
     pub state_bytes: usize,
+    /// One encoded state that a value is made from.
+    pub emitted_state_bytes: usize,
     /// One value of a column.
     pub column_value_bytes: usize,
     /// One message or reason; a longer one is cut.
@@ -54,25 +56,14 @@ impl Default for Limits {
             table_elements: 100_000,
             fuel_start: 2_000_000_000,
             fuel_prepare: 200_000_000,
-            fuel_base: 100_000_000,
-            fuel_per_op: 1_000_000,
-            fuel_per_byte: 100,
+            fuel: 2_000_000_000,
+            fuel_trial: 4_000_000_000,
             output_bytes: 96 << 20,
             state_bytes: 4 << 20,
+            emitted_state_bytes: 1 << 20,
             column_value_bytes: 1 << 20,
             message_bytes: 1 << 10,
         }
-    }
-}
-
-impl Limits {
-    /// The fuel of a call of so many ops (or rows of a transform) that takes in so many bytes. It depends on nothing
-    /// else, so that one op alone has the same budget wherever it runs.
-    pub(crate) fn fuel(&self, ops: usize, bytes: usize) -> u64 {
-        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-        self.fuel_base
-            .saturating_add(self.fuel_per_op.saturating_mul(count(ops)))
-            .saturating_add(self.fuel_per_byte.saturating_mul(count(bytes)))
     }
 }
 

@@ -39,7 +39,7 @@ pub enum PrepareError {
     Failed { udf: String, failure: CallFailure },
 }
 
-/// Why a call gave nothing. Nothing of a failed call counts; `judge` finds the ops that are to blame.
+/// Why a call gave nothing. Nothing of a failed call counts; `FoldJob` finds the ops that are to blame.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallFailure {
     /// The module named all ops of the tape that failed, by index, ascending, each with its reason.
@@ -70,10 +70,12 @@ pub enum CallFailure {
 
 /// A module is not what it claims to be (rule 13 of the window rules).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("udf `{udf}` is not what it claims: {saw}; {remedy}")]
+#[error("udf `{udf}` is not what it claims: {saw}; the rule is that {rule}; {remedy}")]
 pub struct ClaimRefused {
     pub udf: String,
-    /// Which claim, and the case that broke it.
+    /// What was seen, and on which rows.
     pub saw: String,
+    /// What holds for every UDF, or for every one that claims it.
+    pub rule: String,
     pub remedy: String,
 }

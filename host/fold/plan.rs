@@ -9,7 +9,7 @@
 //! updates `total` and lets go of the stacks; the next leaving tile makes them again with one merge a tile.
 
 use crate::cell::{self, DamagedCell, Head, StoredTile};
-use crate::tape::{SlotId, Tape};
+use crate::tape::{Origin, SlotId, Tape};
 use crate::window::Window;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -22,20 +22,19 @@ const STACKS_FROM_TILES: usize = 4;
 pub(crate) struct SetAside {
     /// Rows that fail by themselves.
     pub rows: BTreeSet<u32>,
-    /// (cell, tile) whose state a row broke that passes by itself: why.
-    pub tiles: BTreeMap<(u32, i64), String>,
+    /// (cell, tile) whose state a row broke that passes by itself.
+    pub tiles: BTreeMap<(u32, i64), BrokenTile>,
     /// Cells in which a merge for later use failed: their values are merged anew each time.
     pub uncached: BTreeSet<u32>,
     /// (cell, how manieth probe of it) whose merges or emit fail: why.
     pub probes: BTreeMap<(u32, u32), String>,
 }
 
-/// What an operation of the tape was for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Origin {
-    Update { cell: u32, tile: i64, row: u32 },
-    Cache { cell: u32 },
-    Probe { cell: u32, nth: u32 },
+/// A tile is whole up to the row that broke it, and `failed` from there on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BrokenTile {
+    pub by_row: u32,
+    pub reason: String,
 }
 
 /// What was planned for one asked value.
@@ -118,12 +117,9 @@ pub struct Planner {
     pub(crate) probe_ends: Vec<u32>,
     pub(crate) works: Vec<Work>,
     works_used: usize,
-    /// Shared by all probes that merge: overwritten by COPY each time.
-    scratch: Option<SlotId>,
     /// Never updated: the value of no rows.
     empty: Option<SlotId>,
     pub(crate) set_aside: SetAside,
-    pub(crate) origins: Option<Vec<Origin>>,
     pub(crate) damaged: Option<DamagedCell>,
     /// The number of the first cell of this call among all cells of the job.
     pub(crate) first_cell: u32,
@@ -141,10 +137,8 @@ impl Planner {
             probe_ends: Vec::new(),
             works: Vec::new(),
             works_used: 0,
-            scratch: None,
             empty: None,
             set_aside: SetAside::default(),
-            origins: None,
             damaged: None,
             first_cell: 0,
         }
@@ -158,13 +152,9 @@ impl Planner {
         self.probes.clear();
         self.probe_ends.clear();
         self.works_used = 0;
-        self.scratch = None;
         self.empty = None;
         self.damaged = None;
         self.first_cell = first_cell;
-        if let Some(origins) = &mut self.origins {
-            origins.clear();
-        }
     }
 
     /// Begins the next cell. `head` and `tail` are what the last run gave for it (both empty: no row yet). No probe
@@ -202,12 +192,6 @@ impl Planner {
     fn give_up(&mut self, damaged: DamagedCell) -> Mode {
         self.damaged.get_or_insert(damaged);
         Mode::Empty
-    }
-
-    fn note(&mut self, origin: Origin, ops: usize) {
-        if let Some(origins) = &mut self.origins {
-            origins.extend(std::iter::repeat_n(origin, ops));
-        }
     }
 
     /// The state bytes that were loaded at this range.
@@ -254,8 +238,10 @@ impl CellPlan<'_> {
         }
         let index = self.planner.window.tile_of(event_time_us);
         if !self.planner.set_aside.tiles.is_empty()
-            && let Some(reason) = self.planner.set_aside.tiles.get(&(self.cell, index)).cloned()
+            && let Some(broken) = self.planner.set_aside.tiles.get(&(self.cell, index))
+            && broken.by_row == row
         {
+            let reason = broken.reason.clone();
             self.break_tile(index, &reason);
             return;
         }
@@ -263,16 +249,16 @@ impl CellPlan<'_> {
             Mode::Single(state) if !state.failed => {
                 let slot = state.slot(&mut self.planner.tape);
                 state.dirty = true;
+                self.planner.tape.origin = Origin::Update { cell: self.cell, tile: index, row };
                 self.planner.tape.update(slot, row);
-                self.planner.note(Origin::Update { cell: self.cell, tile: index, row }, 1);
             }
             Mode::Newest { head, state, leaves_us }
                 if index == head.newest.index && self.now_us < *leaves_us && !state.failed =>
             {
                 let slot = state.slot(&mut self.planner.tape);
                 state.dirty = true;
+                self.planner.tape.origin = Origin::Update { cell: self.cell, tile: index, row };
                 self.planner.tape.update(slot, row);
-                self.planner.note(Origin::Update { cell: self.cell, tile: index, row }, 1);
             }
             _ => self.unusual_row(row, index),
         }
@@ -291,7 +277,7 @@ impl CellPlan<'_> {
             self.planner.probes.push(PlannedProbe::Failed(reason));
             return;
         }
-        let before = self.planner.tape.op_count();
+        self.planner.tape.origin = Origin::Probe { cell: self.cell, nth };
         let probe = match &mut self.mode {
             Mode::Empty => self.emit_empty(),
             Mode::Single(state) if state.failed => PlannedProbe::Failed(reason_text(self.planner.bytes_of(state))),
@@ -321,8 +307,6 @@ impl CellPlan<'_> {
                 return self.probe_full(work, as_of_us, nth);
             }
         };
-        let ops = self.planner.tape.op_count() - before;
-        self.planner.note(Origin::Probe { cell: self.cell, nth }, ops);
         self.planner.probes.push(probe);
     }
 
@@ -395,8 +379,8 @@ impl CellPlan<'_> {
             let mut state = State::default();
             let slot = state.slot(&mut self.planner.tape);
             state.dirty = true;
+            self.planner.tape.origin = Origin::Update { cell: self.cell, tile: index, row };
             self.planner.tape.update(slot, row);
-            self.planner.note(Origin::Update { cell: self.cell, tile: index, row }, 1);
             self.mode = if let Window::Unbounded = self.planner.window {
                 Mode::Single(state)
             } else {
@@ -408,8 +392,8 @@ impl CellPlan<'_> {
         }
         let work = self.promote();
         let cell = self.cell;
-        let Planner { works, tape, origins, window, .. } = &mut *self.planner;
-        let mut plan = FullPlan { work: &mut works[work], tape, origins, cell, window };
+        let Planner { works, tape, window, .. } = &mut *self.planner;
+        let mut plan = FullPlan { work: &mut works[work], tape, cell, window };
         plan.evict(self.now_us);
         plan.row(row, index);
     }
@@ -418,8 +402,8 @@ impl CellPlan<'_> {
         let now_us = self.now_us;
         let cached = !is_delayed(&self.planner.window) && !self.planner.set_aside.uncached.contains(&self.cell);
         let cell = self.cell;
-        let Planner { works, tape, origins, window, bytes, probes, scratch, .. } = &mut *self.planner;
-        let mut plan = FullPlan { work: &mut works[work], tape, origins, cell, window };
+        let Planner { works, tape, window, bytes, probes, .. } = &mut *self.planner;
+        let mut plan = FullPlan { work: &mut works[work], tape, cell, window };
         plan.evict(now_us);
         let failed = plan.work.tiles.iter().find(|tile| tile.state.failed && plan.window.counts(tile.index, as_of_us));
         if let Some(Tile { state, .. }) = failed {
@@ -432,8 +416,7 @@ impl CellPlan<'_> {
             plan.ensure_total();
         }
         let uses_total = plan.work.total.is_some();
-        let before = plan.tape.op_count();
-        let scratch = *scratch.get_or_insert_with(|| plan.tape.new_slot());
+        plan.tape.origin = Origin::Probe { cell, nth };
         let counted: Range<usize> = {
             let counts = |tile: &Tile| plan.window.counts(tile.index, as_of_us);
             let start = plan.work.tiles.iter().position(counts).unwrap_or(0);
@@ -448,28 +431,28 @@ impl CellPlan<'_> {
                 None => Some(plan.tape.emit(newest)),
                 Some(total) => {
                     let total = total.slot(plan.tape);
-                    plan.tape.copy(scratch, total);
-                    plan.tape.merge(scratch, newest);
-                    Some(plan.tape.emit(scratch))
+                    let value = plan.tape.new_slot();
+                    plan.tape.copy(value, total);
+                    plan.tape.merge(value, newest);
+                    Some(plan.tape.emit(value))
                 }
             }
         } else {
+            let value = plan.tape.new_slot();
             for (position, tile) in plan.work.tiles[counted].iter_mut().enumerate() {
                 let slot = tile.state.slot(plan.tape);
                 if position == 0 {
-                    plan.tape.copy(scratch, slot);
+                    plan.tape.copy(value, slot);
                 } else {
-                    plan.tape.merge(scratch, slot);
+                    plan.tape.merge(value, slot);
                 }
             }
-            Some(plan.tape.emit(scratch))
+            Some(plan.tape.emit(value))
         };
         let probe = match emitted {
             Some(row) => PlannedProbe::Emit(row),
             None => self.emit_empty(),
         };
-        let ops = self.planner.tape.op_count() - before;
-        self.planner.note(Origin::Probe { cell, nth }, ops);
         self.planner.probes.push(probe);
     }
 
@@ -501,6 +484,9 @@ impl CellPlan<'_> {
             work.front.extend(front.into_iter().map(tile));
             work.total = head.total.map(State::stored);
             work.tiles.push(Tile { index: head.newest.index, state: *state });
+            if planner.set_aside.uncached.contains(&self.cell) {
+                work.forget_merges();
+            }
         }
         self.mode = Mode::Full(position);
         position
@@ -531,19 +517,11 @@ impl CellPlan<'_> {
 struct FullPlan<'a> {
     work: &'a mut Work,
     tape: &'a mut Tape,
-    origins: &'a mut Option<Vec<Origin>>,
     window: &'a Window,
     cell: u32,
 }
 
 impl FullPlan<'_> {
-    fn note(&mut self, origin: Origin, before: usize) {
-        let ops = self.tape.op_count() - before;
-        if let Some(origins) = self.origins {
-            origins.extend(std::iter::repeat_n(origin, ops));
-        }
-    }
-
     fn row(&mut self, row: u32, index: i64) {
         let position = self.work.tiles.partition_point(|tile| tile.index < index);
         if position == self.work.tiles.len() {
@@ -555,12 +533,11 @@ impl FullPlan<'_> {
         if self.work.tiles[position].state.failed {
             return;
         }
-        let before = self.tape.op_count();
         let state = &mut self.work.tiles[position].state;
         let slot = state.slot(self.tape);
         state.dirty = true;
+        self.tape.origin = Origin::Update { cell: self.cell, tile: index, row };
         self.tape.update(slot, row);
-        self.note(Origin::Update { cell: self.cell, tile: index, row }, before);
         if position + 1 < self.work.tiles.len() {
             self.late_row_into_merges(row, index);
         }
@@ -570,7 +547,7 @@ impl FullPlan<'_> {
     fn close_newest(&mut self) {
         let Some(newest) = self.work.tiles.last_mut() else { return };
         let Some(total) = &mut self.work.total else { return };
-        let before = self.tape.op_count();
+        self.tape.origin = Origin::Cache { cell: self.cell };
         let closed = newest.state.slot(self.tape);
         let slot = total.slot(self.tape);
         total.dirty = true;
@@ -585,13 +562,12 @@ impl FullPlan<'_> {
                 None => self.work.back = Some(copied(self.tape, closed)),
             }
         }
-        self.note(Origin::Cache { cell: self.cell }, before);
     }
 
     /// A row of a closed tile goes into every merge that holds the tile.
     fn late_row_into_merges(&mut self, row: u32, index: i64) {
         let Some(total) = &mut self.work.total else { return };
-        let before = self.tape.op_count();
+        self.tape.origin = Origin::Cache { cell: self.cell };
         let slot = total.slot(self.tape);
         total.dirty = true;
         self.tape.update(slot, row);
@@ -607,7 +583,6 @@ impl FullPlan<'_> {
                 self.tape.update(slot, row);
             }
         }
-        self.note(Origin::Cache { cell: self.cell }, before);
     }
 
     /// Lets go of the tiles that have left by `now_us`, and makes `total` anew from the stacks.
@@ -631,7 +606,7 @@ impl FullPlan<'_> {
             self.forget_merges();
             return;
         }
-        let before = self.tape.op_count();
+        self.tape.origin = Origin::Cache { cell: self.cell };
         let first = self.work.front[self.work.front_at].state.slot(self.tape);
         let total = copied(self.tape, first);
         if let (Some(slot), Some(back)) = (total.slot, &mut self.work.back) {
@@ -639,7 +614,6 @@ impl FullPlan<'_> {
             self.tape.merge(slot, back);
         }
         self.work.total = Some(total);
-        self.note(Origin::Cache { cell: self.cell }, before);
     }
 
     /// Makes `total` where there is none: of few tiles directly, of many by turning them into the front stack.
@@ -648,7 +622,7 @@ impl FullPlan<'_> {
         if closed == 0 || self.work.total.is_some() {
             return;
         }
-        let before = self.tape.op_count();
+        self.tape.origin = Origin::Cache { cell: self.cell };
         if closed < STACKS_FROM_TILES {
             let oldest = self.work.tiles[0].state.slot(self.tape);
             let total = copied(self.tape, oldest);
@@ -676,7 +650,6 @@ impl FullPlan<'_> {
             self.work.front.reverse();
             self.work.total = later.map(|slot| copied(self.tape, slot));
         }
-        self.note(Origin::Cache { cell: self.cell }, before);
     }
 
     fn forget_merges(&mut self) {

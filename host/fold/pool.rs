@@ -97,6 +97,11 @@ impl Instance {
         }
     }
 
+    /// What the last `fold` or `transform` took of its fuel.
+    pub(crate) fn fuel_spent(&self) -> u64 {
+        self.limits.fuel.saturating_sub(self.store.get_fuel().unwrap_or(0))
+    }
+
     pub(crate) fn describe(&mut self) -> Result<Vec<contract::UdfInfo>, CallFailure> {
         let fuel = self.limits.fuel_prepare;
         set_fuel(&mut self.store, fuel);
@@ -118,8 +123,8 @@ impl Instance {
         &mut self,
         handle: u32,
         call: &WireFold<'_>,
-        fuel: u64,
     ) -> Result<Result<contract::Folded, contract::FoldError>, CallFailure> {
+        let fuel = self.limits.fuel;
         set_fuel(&mut self.store, fuel);
         let WireFold { slots, keep, tape, state_offsets, state_data, rows, columns } = *call;
         let states = contract::types::StatesParam { offsets: state_offsets, data: state_data };
@@ -132,8 +137,8 @@ impl Instance {
         handle: u32,
         rows: u32,
         columns: &[contract::types::ColumnParam<'_>],
-        fuel: u64,
     ) -> Result<contract::Mapped, CallFailure> {
+        let fuel = self.limits.fuel;
         set_fuel(&mut self.store, fuel);
         let answer = self.udf.call_transform(&mut self.store, handle, rows, columns);
         answer.map_err(|error| failure(&error, &self.store, &self.limits, fuel))

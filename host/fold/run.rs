@@ -5,21 +5,29 @@
 //!
 //! - a row whose `update` also fails alone, on a new state, is refused for this feature, and told to the caller;
 //! - a row that passes alone has broken its tile: the tile is `failed`, with the reason, until it leaves its windows;
-//! - a merge that fails while a value is made fails that value; one that was only kept for later is not kept.
+//! - a merge that fails while a value is made fails that value; one that was only kept for later is not kept;
+//! - a value that is made from too large a state is failed, whatever the module gave for it.
 
 use crate::call::{FoldCall, Folded, Udf};
 use crate::cell::{self, DamagedCell};
 use crate::error::CallFailure;
-use crate::plan::{Origin, PlannedCell, PlannedProbe, Planner, State};
-use crate::split::resolve;
+use crate::plan::{BrokenTile, PlannedCell, PlannedProbe, Planner, State};
+use crate::split::{refused_alone, resolve};
+use crate::tape::Origin;
 use crate::window::Window;
 use arrow::array::ArrayRef;
-use std::collections::BTreeMap;
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A call is closed when its cells hold this much, so that a batch of large states does not outgrow a module's memory.
 const CALL_STATE_BYTES: usize = 1 << 18;
 /// ... or when its tape has this many operations.
 const CALL_OPS: usize = 1 << 13;
+
+/// Why there is no value though the module gave one. Without the size: of two states that are one value, one may be
+/// the shorter.
+const OVERSIZED: &str = "the state is above 1 MiB encoded, the most that a value is made from: keep less in it, or use a \
+                         shorter window";
 
 /// Entities whose cells are folded together. Cells are planned in order, some of them twice when a row fails.
 pub trait Cells {
@@ -70,7 +78,7 @@ impl FoldJob {
     /// ascending. On an error no cell of the call has been settled beyond those of earlier calls.
     pub fn run(&mut self, rows: u32, columns: &[ArrayRef], cells: &mut impl Cells) -> Result<Vec<FailedRow>, JobError> {
         self.planner.set_aside = Default::default();
-        self.planner.origins = None;
+        self.planner.tape.origins = None;
         let mut refused = BTreeMap::new();
         let mut first = 0;
         while first < cells.count() {
@@ -78,29 +86,31 @@ impl FoldJob {
             cells.planned();
             match self.call(rows, columns) {
                 Ok(folded) => {
-                    let results = Results { planner: &self.planner, folded: &folded };
-                    cells.settle(first, &results);
+                    cells.settle(first, &self.results(&folded));
                     first = end;
                 }
                 Err(failure @ CallFailure::Input(_)) => return Err(failure.into()),
-                Err(_) if self.planner.origins.is_none() => {
+                Err(failure) => {
                     // The same plan again, this time noting what each operation is for.
-                    self.planner.origins = Some(Vec::new());
+                    self.planner.tape.origins = Some(Vec::new());
                     self.plan_from(first, cells)?;
-                    match self.resolve(rows, columns) {
+                    match self.resolve(rows, columns, failure) {
                         Ok(folded) => {
-                            let results = Results { planner: &self.planner, folded: &folded };
-                            cells.settle(first, &results);
+                            cells.settle(first, &self.results(&folded));
                             first = end;
                         }
                         Err(failed) => self.set_aside(rows, columns, failed, &mut refused)?,
                     }
-                    self.planner.origins = None;
+                    self.planner.tape.origins = None;
                 }
-                Err(failure) => return Err(failure.into()),
             }
         }
         Ok(refused.into_iter().map(|(row, message)| FailedRow { row, message }).collect())
+    }
+
+    fn results<'a>(&'a self, folded: &'a Folded) -> Results<'a> {
+        let oversized = self.planner.tape.oversized(folded, self.udf.limits().emitted_state_bytes);
+        Results { planner: &self.planner, folded, oversized }
     }
 
     /// Plans cells from `first` on until the call is full; returns the first cell that is not in it.
@@ -128,6 +138,7 @@ impl FoldJob {
         FoldCall {
             slots: tape.slot_count() as u32,
             keep: tape.keep_count(),
+            measure: tape.measure_count(),
             tape: tape.words(),
             state_offsets: tape.state_offsets(),
             state_data: tape.state_data(),
@@ -143,8 +154,9 @@ impl FoldJob {
         self.udf.fold(&self.fold_call(rows, columns))
     }
 
-    fn resolve(&self, rows: u32, columns: &[ArrayRef]) -> Result<Folded, Vec<(u32, String)>> {
-        resolve(&self.udf, &self.fold_call(rows, columns))
+    fn resolve(&self, rows: u32, columns: &[ArrayRef], failure: CallFailure) -> Result<Folded, Vec<(u32, String)>> {
+        let run = |part: &FoldCall<'_>, fresh| self.udf.fold_part(part, fresh, &Cell::new(0));
+        resolve(&run, self.udf.limits().state_bytes, &self.fold_call(rows, columns), failure)
     }
 
     /// Puts what lies behind the failed operations aside.
@@ -155,31 +167,31 @@ impl FoldJob {
         failed: Vec<(u32, String)>,
         refused: &mut BTreeMap<u32, String>,
     ) -> Result<(), JobError> {
-        let origins = self.planner.origins.take().unwrap_or_default();
-        if failed.is_empty() {
-            let text = "the call fails whole and passes in parts, and no operation of it is to blame".into();
-            return Err(CallFailure::Invalid(text).into());
-        }
-        let mut alone = BTreeMap::new();
-        for (op, message) in failed {
+        let origins = self.planner.tape.origins.take().unwrap_or_default();
+        let of_rows = failed.iter().filter_map(|(op, _)| match origins.get(*op as usize) {
+            Some(Origin::Update { row, .. }) => Some(*row),
+            _ => None,
+        });
+        let run = |part: &FoldCall<'_>, fresh| self.udf.fold_part(part, fresh, &Cell::new(0));
+        let alone = refused_alone(&run, self.udf.limits().state_bytes, &of_rows.collect(), rows, columns);
+        let aside = &mut self.planner.set_aside;
+        let mut found = false;
+        // From behind, so that of several rows the first is the one that broke its tile.
+        for (op, message) in failed.into_iter().rev() {
             match origins.get(op as usize) {
-                Some(Origin::Update { cell, tile, row }) => {
-                    let verdict = alone.entry(*row).or_insert_with(|| self.fails_alone(*row, rows, columns)).clone();
-                    match verdict {
-                        Some(reason) => {
-                            self.planner.set_aside.rows.insert(*row);
-                            refused.insert(*row, reason);
-                        }
-                        None => {
-                            self.planner.set_aside.tiles.insert((*cell, *tile), message);
-                        }
+                Some(Origin::Update { cell, tile, row }) => match alone.get(row) {
+                    Some(reason) => {
+                        found |= aside.rows.insert(*row);
+                        refused.insert(*row, reason.clone());
                     }
-                }
-                Some(Origin::Cache { cell }) => {
-                    self.planner.set_aside.uncached.insert(*cell);
-                }
+                    None => {
+                        let broken = BrokenTile { by_row: *row, reason: message };
+                        found |= aside.tiles.insert((*cell, *tile), broken.clone()) != Some(broken);
+                    }
+                },
+                Some(Origin::Cache { cell }) => found |= aside.uncached.insert(*cell),
                 Some(Origin::Probe { cell, nth }) => {
-                    self.planner.set_aside.probes.insert((*cell, *nth), message);
+                    found |= aside.probes.insert((*cell, *nth), message).is_none();
                 }
                 None => {
                     let text = format!("op {op} failed that is not on the tape: {message}");
@@ -187,32 +199,24 @@ impl FoldJob {
                 }
             }
         }
-        Ok(())
-    }
-
-    /// Whether the row's `update` fails on a new state with nothing else in the call, and why.
-    fn fails_alone(&self, row: u32, rows: u32, columns: &[ArrayRef]) -> Option<String> {
-        let call = FoldCall {
-            slots: 1,
-            keep: 1,
-            tape: &[crate::tape::UPDATE, row],
-            state_offsets: &[0, 0],
-            state_data: &[],
-            rows,
-            columns,
-        };
-        match self.udf.fold(&call) {
-            Ok(_) => None,
-            Err(CallFailure::Ops(mut ops)) if !ops.is_empty() => Some(ops.swap_remove(0).1),
-            Err(failure) => Some(failure.to_string()),
+        if found {
+            return Ok(());
         }
+        let text = "the call fails whole and passes in parts, and no operation of it is to blame".into();
+        Err(CallFailure::Invalid(text).into())
     }
 }
 
 /// What a call without operations gives.
 fn nothing(udf: &Udf) -> Folded {
     let outputs = udf.outputs().iter().map(|field| arrow::array::new_empty_array(&field.kind.data_type()));
-    Folded { state_offsets: vec![0], state_data: Vec::new(), outputs: outputs.collect(), reasons: Vec::new() }
+    Folded {
+        state_offsets: vec![0],
+        state_data: Vec::new(),
+        measured: Vec::new(),
+        outputs: outputs.collect(),
+        reasons: Vec::new(),
+    }
 }
 
 /// One asked value.
@@ -228,6 +232,8 @@ pub enum Probe<'a> {
 pub struct Results<'a> {
     planner: &'a Planner,
     folded: &'a Folded,
+    /// Rows of the outputs whose values do not count: they were made from too large a state.
+    oversized: BTreeSet<u32>,
 }
 
 impl Results<'_> {
@@ -256,6 +262,9 @@ impl Results<'_> {
         let start = if cell == 0 { 0 } else { self.planner.probe_ends[cell - 1] };
         let end = self.planner.probe_ends[cell];
         self.planner.probes[start as usize..end as usize].iter().map(|probe| match probe {
+            PlannedProbe::Emit(row) if !self.oversized.is_empty() && self.oversized.contains(row) => {
+                Probe::Failed(OVERSIZED)
+            }
             PlannedProbe::Emit(row) => Probe::Row(*row as usize),
             PlannedProbe::Failed(reason) => Probe::Failed(reason),
         })

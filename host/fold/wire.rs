@@ -34,10 +34,6 @@ impl Wire<'_> {
     pub(crate) fn column(&self) -> ColumnParam<'_> {
         ColumnParam { validity: &self.validity, lists: &self.lists, offsets: &self.offsets, data: &self.data }
     }
-
-    pub(crate) fn bytes(&self) -> usize {
-        self.validity.len() + self.lists.len() + self.offsets.len() + self.data.len()
-    }
 }
 
 /// Lays a column out for the guest. `array` must have the field's Arrow type and `rows` rows.

@@ -26,7 +26,7 @@ pub use verify::{Difference, Verified};
 
 use crate::clock::Clock;
 use crate::define::Definitions;
-use crate::registry::{ApplyOptions, ModuleCache, Proposal, Put, Registry, Revision, plan_apply};
+use crate::registry::{ApplyOptions, ModuleCache, Proposal, Put, Registry, RegistryError, Revision, plan_apply};
 use crate::std_module::STD_WASM;
 use crate::storage::Storage;
 use onefold_fold::{Engine, Limits};
@@ -139,8 +139,8 @@ impl Platform {
 
     pub fn push_module(&self, project: &str, name: &str, bytes: &[u8]) -> Result<Put, PlatformError> {
         let module = self.modules.load(name, bytes)?;
-        onefold_fold::check_module(&module)
-            .map_err(|refused| PlatformError::Invalid(format!("module `{name}` is refused: {refused}")))?;
+        let refused = |refused| RegistryError::ClaimRefused { name: name.to_owned(), refused };
+        self.modules.try_module(&module).map_err(refused)?;
         Ok(self.registry(project)?.put_module(name, bytes, &module)?)
     }
 

@@ -3,14 +3,11 @@
 //! Between the two the host builds the state that the new revision needs. The command line and HTTP both come here.
 
 use super::catalog::Staged;
-use super::{Catalog, ModuleCache, Put, Registry, RegistryError, Revision};
+use super::{Catalog, ModuleCache, Put, Registry, RegistryError, Revision, STANDARD};
 use crate::define::{
     CheckOptions, Definitions, Lock, ModuleVersion, Plan, Project, TestCase, Upgrade, check, module_files,
 };
 use std::collections::BTreeSet;
-
-/// The name under which the program's own module is registered.
-const STANDARD: &str = "std";
 
 /// What an apply is told.
 #[derive(Clone, Debug, Default)]
@@ -68,7 +65,9 @@ pub fn plan_apply(
             file.problem(format!("cannot read {shown}: {error}; build the module first, or correct the path"))
         })?;
         catalog.stage(&file.name, bytes).map_err(|error| match error {
-            RegistryError::ModuleRefused { .. } => RegistryError::Define(file.problem(error.to_string())),
+            RegistryError::ModuleRefused { .. } | RegistryError::ClaimRefused { .. } => {
+                RegistryError::Define(file.problem(error.to_string()))
+            }
             other => other,
         })?;
         own.insert(file.name);

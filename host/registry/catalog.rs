@@ -1,8 +1,8 @@
 //! The modules that definitions are checked against: those registered, and those an apply is about to upload.
 
-use super::{Registry, RegistryError};
-use crate::define::{Digest, ModuleCatalog, ModuleVersion, PreparedFacts, UdfRole, Wanted};
-use onefold_fold::{Engine, Field, Module, Role};
+use super::{Registry, RegistryError, STANDARD};
+use crate::define::{Digest, ModuleCatalog, ModuleVersion, PreparedFacts, UdfRole, UdfUse, Wanted};
+use onefold_fold::{ClaimRefused, Compared, Engine, Field, Module, Role, check_claims, check_module};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
@@ -10,12 +10,18 @@ use std::sync::{Mutex, PoisonError};
 pub struct ModuleCache {
     engine: Engine,
     loaded: Mutex<BTreeMap<Digest, Module>>,
+    /// What trials of claims gave, so that `apply` does not repeat those of `plan`.
+    modules_tried: Mutex<BTreeMap<Digest, Result<(), ClaimRefused>>>,
+    udfs_tried: Mutex<BTreeMap<Trial, Result<(), ClaimRefused>>>,
 }
+
+/// A UDF with its parameters, and its inputs by name and kind.
+type Trial = (UdfUse, Vec<(String, &'static str)>);
 
 impl ModuleCache {
     /// An empty cache over the process's engine.
     pub fn new(engine: Engine) -> ModuleCache {
-        ModuleCache { engine, loaded: Mutex::new(BTreeMap::new()) }
+        ModuleCache { engine, loaded: Mutex::default(), modules_tried: Mutex::default(), udfs_tried: Mutex::default() }
     }
 
     /// The module of these bytes, compiled at most once unless two ask at the same moment.
@@ -38,9 +44,38 @@ impl ModuleCache {
         }
     }
 
+    /// Tries every UDF of a module that is about to be uploaded, as far as they can be without a definition.
+    pub fn try_module(&self, module: &Module) -> Result<(), ClaimRefused> {
+        let digest = Digest(module.digest());
+        remembered(&self.modules_tried, digest, || check_module(module, Compared::Values).map(drop))
+    }
+
+    /// Tries a UDF with the parameters and inputs of a definition. The states of `std` are compared as well.
+    fn try_udf(&self, module: &Module, udf: &UdfUse, inputs: &[Field]) -> Result<(), ClaimRefused> {
+        let inputs_of_trial = inputs.iter().map(|input| (input.name.clone(), input.kind.name())).collect();
+        let compared = if udf.module == STANDARD { Compared::ValuesAndStates } else { Compared::Values };
+        remembered(&self.udfs_tried, (udf.clone(), inputs_of_trial), || {
+            // What cannot be prepared has been said already, in other words.
+            module.prepare(&udf.udf, &udf.params, inputs).map_or(Ok(()), |udf| check_claims(&udf, compared))
+        })
+    }
+
     fn loaded(&self, digest: &Digest) -> Option<Module> {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
     }
+}
+
+fn remembered<K: Ord>(
+    tried: &Mutex<BTreeMap<K, Result<(), ClaimRefused>>>,
+    key: K,
+    attempt: impl FnOnce() -> Result<(), ClaimRefused>,
+) -> Result<(), ClaimRefused> {
+    let known = tried.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+    known.unwrap_or_else(|| {
+        let result = attempt();
+        tried.lock().unwrap_or_else(PoisonError::into_inner).insert(key, result.clone());
+        result
+    })
 }
 
 /// The registered modules of a project, and above them those that are staged for upload.
@@ -66,13 +101,20 @@ impl<'a> Catalog<'a> {
     }
 
     /// Lets a name mean these bytes, under the number they have or would get.
+    /// New bytes that are not the program's own are tried, as an upload is.
     pub fn stage(&mut self, name: &str, bytes: Vec<u8>) -> Result<ModuleVersion, RegistryError> {
-        self.cache.load(name, &bytes)?;
+        let module = self.cache.load(name, &bytes)?;
         let digest = Digest::of(&bytes);
         let registered = self.registry.versions(name)?.into_iter().find(|record| record.digest == digest);
         let number = match registered {
             Some(record) => record.version,
-            None => self.registry.next_version(name)?,
+            None => {
+                if name != STANDARD {
+                    let refused = |refused| RegistryError::ClaimRefused { name: name.to_owned(), refused };
+                    self.cache.try_module(&module).map_err(refused)?;
+                }
+                self.registry.next_version(name)?
+            }
         };
         let version = ModuleVersion { name: name.to_owned(), version: number, digest };
         self.staged.insert(name.to_owned(), Staged { version: version.clone(), bytes });
@@ -143,5 +185,10 @@ impl ModuleCatalog for Catalog<'_> {
             mergeable: udf.mergeable(),
             one_to_one: udf.one_to_one(),
         })
+    }
+
+    fn try_claims(&self, udf: &UdfUse, inputs: &[Field]) -> Result<(), String> {
+        let module = self.module(&udf.digest)?;
+        self.cache.try_udf(&module, udf, inputs).map_err(|refused| refused.to_string())
     }
 }

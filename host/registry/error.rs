@@ -2,7 +2,7 @@
 
 use crate::define::DefineError;
 use crate::storage::StorageError;
-use onefold_fold::ModuleRefused;
+use onefold_fold::{ClaimRefused, ModuleRefused};
 
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
@@ -12,6 +12,9 @@ pub enum RegistryError {
     /// Build the module differently.
     #[error("module `{name}` is refused: {refused}")]
     ModuleRefused { name: String, refused: ModuleRefused },
+    /// Write the UDF differently.
+    #[error("module `{name}` is refused: {refused}")]
+    ClaimRefused { name: String, refused: ClaimRefused },
     /// Ask for something else: there is no such thing.
     #[error("{0}")]
     NotFound(String),

@@ -21,6 +21,9 @@ use crate::storage::{Storage, StorageError};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
+/// The name under which the program's own module is registered.
+const STANDARD: &str = "std";
+
 /// The registry of one project. Cheap to clone.
 #[derive(Clone)]
 pub struct Registry {

@@ -154,6 +154,18 @@ impl From<RegistryError> for Problem {
                 .with("rule", rule)
                 .with("remedy", remedy)
             }
+            RegistryError::ClaimRefused { ref refused, .. } => {
+                let (saw, rule, remedy) = (json!(refused.saw), json!(refused.rule), json!(refused.remedy));
+                Problem::new(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    "module-refused",
+                    "the module is not what it claims",
+                    error.to_string(),
+                )
+                .with("saw", saw)
+                .with("rule", rule)
+                .with("remedy", remedy)
+            }
             RegistryError::NotFound(detail) => Problem::not_found(detail),
             RegistryError::Conflict(detail) => Problem::conflict(detail),
             RegistryError::Breaks(ref breaks) => {

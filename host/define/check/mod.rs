@@ -212,7 +212,7 @@ impl<'a> Checker<'a> {
     fn new(catalog: &'a dyn ModuleCatalog, options: CheckOptions<'a>) -> Checker<'a> {
         let project = options.registered.cloned().unwrap_or_else(|| Project::empty(""));
         Checker {
-            udfs: UdfResolver::new(catalog, options.pins),
+            udfs: UdfResolver::new(catalog, options.pins, options.registered),
             registered: options.registered,
             override_name: options.project,
             set: String::new(),

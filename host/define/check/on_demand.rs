@@ -92,8 +92,9 @@ impl Checker<'_> {
         if inputs.len() != shape.inputs.len() {
             return None;
         }
-        let fields: Vec<Field> = inputs.iter().map(OnDemandInput::as_field).collect();
+        let fields: Vec<Field> = inputs.iter().map(OnDemandInput::field).collect();
         let facts = report.take(&shape.udf, self.udfs.on_demand(&udf, &fields))?;
+        report.take(&shape.udf, self.udfs.try_claims(&format!("feature `{}`", name.value), &udf, &fields));
         let outputs = match facts.outputs.as_slice() {
             [only] => vec![Field::new(&name.value, only.kind)],
             several => {
@@ -154,14 +155,4 @@ fn reads(typed: &OnDemandDocument) -> BTreeSet<String> {
     let inputs = typed.features.0.iter().flat_map(|(_, shape)| &shape.inputs);
     let views = inputs.filter_map(|input| input.value.split_once(['.', ':']).map(|(view, _)| view.to_owned()));
     views.filter(|view| view != REQUEST).collect()
-}
-
-impl OnDemandInput {
-    /// The input as `prepare` sees it: by the name of the request's or the feature's value.
-    pub fn as_field(&self) -> Field {
-        match self {
-            OnDemandInput::Request { field } => field.clone(),
-            OnDemandInput::Feature { output, kind, .. } => Field::new(output, *kind),
-        }
-    }
 }

@@ -112,6 +112,7 @@ impl Checker<'_> {
         let inputs = self.columns_named(report, &shape.inputs, columns);
         let (udf, inputs) = (udf?, inputs?);
         let facts = report.take(&shape.udf, self.udfs.transform(&udf, &inputs))?;
+        report.take(&shape.udf, self.udfs.try_claims("a transform", &udf, &inputs));
         let names: Vec<Located<String>> = match &shape.outputs {
             Some(names) => names.clone(),
             None => facts.outputs.iter().map(|output| shape.udf.with(output.name.clone())).collect(),

@@ -4,7 +4,7 @@ use crate::define::canonical::canonical_json;
 use crate::define::catalog::{ModuleCatalog, PreparedFacts, UdfRole, Wanted};
 use crate::define::names::{check_name, hint};
 use crate::define::typed::Parameters;
-use crate::define::{Digest, ModuleVersion, UdfUse};
+use crate::define::{Digest, ModuleVersion, OnDemandInput, Project, UdfUse};
 use onefold_fold::Field;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,11 +19,31 @@ pub struct UdfResolver<'a> {
     used: BTreeSet<ModuleVersion>,
     /// What bare names were resolved to: the lines of the lock.
     bare: BTreeMap<String, ModuleVersion>,
+    /// What the registered features use was tried when they were applied.
+    tried: BTreeSet<Trial>,
+}
+
+/// A UDF with its parameters, and its inputs by name and kind.
+type Trial = (UdfUse, Vec<(String, &'static str)>);
+
+fn trial(udf: &UdfUse, inputs: &[Field]) -> Trial {
+    (udf.clone(), inputs.iter().map(|input| (input.name.clone(), input.kind.name())).collect())
 }
 
 impl<'a> UdfResolver<'a> {
-    pub fn new(catalog: &'a dyn ModuleCatalog, pins: &'a Pins) -> UdfResolver<'a> {
-        UdfResolver { catalog, pins, used: BTreeSet::new(), bare: BTreeMap::new() }
+    /// A resolver for a project of which this is registered.
+    pub fn new(catalog: &'a dyn ModuleCatalog, pins: &'a Pins, registered: Option<&Project>) -> UdfResolver<'a> {
+        let mut tried = BTreeSet::new();
+        if let Some(project) = registered {
+            let views = project.feature_views.values().flat_map(|view| &view.features);
+            tried.extend(views.map(|feature| trial(&feature.udf, &feature.inputs)));
+            let on_demand = project.on_demand_feature_views.values().flat_map(|view| &view.features);
+            tried.extend(on_demand.map(|feature| {
+                let inputs: Vec<Field> = feature.inputs.iter().map(OnDemandInput::field).collect();
+                trial(&feature.udf, &inputs)
+            }));
+        }
+        UdfResolver { catalog, pins, used: BTreeSet::new(), bare: BTreeMap::new(), tried }
     }
 
     /// Every module that was used, and what bare names were resolved to.
@@ -106,6 +126,18 @@ impl<'a> UdfResolver<'a> {
             ));
         }
         Ok(facts)
+    }
+
+    /// Tries what a UDF claims with its real parameters and inputs, unless a registered feature uses it just so.
+    /// `user`: who uses it, for the message.
+    pub fn try_claims(&self, user: &str, udf: &UdfUse, inputs: &[Field]) -> Result<(), String> {
+        if self.tried.contains(&trial(udf, inputs)) {
+            return Ok(());
+        }
+        let (name, params) = (shown(udf), &udf.params);
+        self.catalog
+            .try_claims(udf, inputs)
+            .map_err(|refused| format!("{user} cannot use `{name}` with {params}: {refused}"))
     }
 
     fn prepare(&self, udf: &UdfUse, inputs: &[Field]) -> Result<PreparedFacts, String> {

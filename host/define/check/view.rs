@@ -222,6 +222,7 @@ impl Checker<'_> {
         let udf = report.take(&shape.udf, self.udfs.resolve(&shape.udf.value, &shape.params));
         let (Some(inputs), Some(filter), Some(udf)) = (inputs, filter, udf) else { return Vec::new() };
         let Some(facts) = report.take(&shape.udf, self.udfs.aggregate(&udf, &inputs)) else { return Vec::new() };
+        report.take(&shape.udf, self.udfs.try_claims(&format!("feature `{}`", name.value), &udf, &inputs));
         let mut features = Vec::new();
         for (feature_name, window) in windows {
             if !facts.mergeable && matches!(window, Window::Sliding { .. }) {
@@ -270,6 +271,7 @@ impl Checker<'_> {
         }
         let udf = report.take(name, self.udfs.resolve(LAST_ROW, &Default::default()))?;
         let facts = report.take(name, self.udfs.aggregate(&udf, &inputs))?;
+        report.take(name, self.udfs.try_claims(&format!("feature `{ALL_COLUMNS}`"), &udf, &inputs));
         if facts.outputs.len() != inputs.len() {
             let (has, needed) = (facts.outputs.len(), inputs.len());
             report.say(

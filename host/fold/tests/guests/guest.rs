@@ -105,6 +105,13 @@ const UDFS: &[Known] = &[
     an_aggregate("loops_on_13", INT64, MERGEABLE),
     an_aggregate("eats_memory_on_13", INT64, MERGEABLE),
     an_aggregate("large_state", INT64, MERGEABLE),
+    an_aggregate("loops_always", INT64, MERGEABLE),
+    an_aggregate("eats_memory_always", INT64, MERGEABLE),
+    an_aggregate("sum_and_last", INT64, MERGEABLE),
+    an_aggregate("sum_or_last", INT64, MERGEABLE),
+    an_aggregate("grows", INT64, MERGEABLE),
+    an_aggregate("burns_by_row", INT64, MERGEABLE),
+    an_aggregate("burns_by_state", INT64, MERGEABLE),
     an_aggregate("too_few_states", INT64, MERGEABLE),
     an_aggregate("state_offsets_fall", INT64, MERGEABLE),
     an_aggregate("state_offsets_beyond", INT64, MERGEABLE),
@@ -136,22 +143,27 @@ const UDFS: &[Known] = &[
 static PREPARED: Mutex<Vec<(usize, bool)>> = Mutex::new(Vec::new());
 static CALLS: AtomicI64 = AtomicI64::new(0);
 
+/// A guest may be built with one UDF of all.
+const ONLY: Option<&str> = option_env!("ONLY_UDF");
+
 #[unsafe(no_mangle)]
 pub extern "C" fn describe() -> usize {
     let mut list = Area::default();
-    for udf in UDFS {
-        let schema = if udf.name == "sum" { r#"{"type":"object","properties":{}}"# } else { "" };
+    let mut count = 0;
+    for udf in UDFS.iter().filter(|udf| ONLY.is_none_or(|only| only == udf.name)) {
+        count += 1;
+        let schema = if udf.name.starts_with("sum") { r#"{"type":"object","properties":{}}"# } else { "" };
         list = list.text(udf.name).word(u32::from(udf.transform)).text("for tests").text(schema);
     }
-    Area::default().records(UDFS.len(), list).leak()
+    Area::default().records(count, list).leak()
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn prepare(
     name: usize,
     name_length: usize,
-    _params: usize,
-    _params_length: usize,
+    params: usize,
+    params_length: usize,
     inputs: usize,
     inputs_length: usize,
 ) -> usize {
@@ -159,6 +171,8 @@ pub unsafe extern "C" fn prepare(
     let inputs = read_words(unsafe { bytes(inputs, inputs_length * 12) });
     let kinds: Vec<u32> = inputs.chunks_exact(3).map(|field| field[2] & 0xff).collect();
     let refuse = |why: &str| Area::default().word(1).text(why).word(0).word(0).leak();
+    let params = unsafe { std::str::from_utf8_unchecked(bytes(params, params_length)) };
+    let name = if name == "sum_or_last" && params.contains("true") { "last_untimed" } else { name };
     let Some(index) = UDFS.iter().position(|udf| udf.name == name) else { return refuse("no such udf") };
     let udf = &UDFS[index];
     let wanted = if matches!(udf.name, "naive_float_sum" | "mean_of_means") { FLOAT64 } else { INT64 };
@@ -214,22 +228,39 @@ fn update(udf: &str, state: &mut State, row: Row) -> Result<(), &'static str> {
         }
         "errs_on_negative" if value < 0 => return Err("the value is negative"),
         "traps_on_13" if value == 13 => panic!("thirteen"),
-        "loops_on_13" if value == 13 => {
+        "sum_and_last" => *state = vec![word(state, 0, 0).wrapping_add(value), value],
+        "loops_on_13" | "loops_always" if value == 13 || udf == "loops_always" => {
             let mut turns = 0i64;
             while std::hint::black_box(turns) >= 0 {
                 turns = (turns + 1) & 0xffff;
             }
         }
-        "eats_memory_on_13" if value == 13 => {
+        "eats_memory_on_13" | "eats_memory_always" if value == 13 || udf == "eats_memory_always" => {
             let mut kept = Vec::new();
             loop {
                 kept.push(std::hint::black_box(Vec::<u8>::with_capacity(1 << 20)));
             }
         }
+        "grows" => state.resize(state.len() + value.unsigned_abs() as usize / 8, 7),
+        "burns_by_row" => {
+            burn(value);
+            *word(state, 0, 0) += 1;
+        }
+        "burns_by_state" => {
+            burn(*word(state, 0, 0));
+            state[0] += value;
+        }
         "large_state" => state.resize(value.unsigned_abs() as usize / 8, 7),
         _ => *word(state, 0, 0) = word(state, 0, 0).wrapping_add(value),
     }
     Ok(())
+}
+
+/// A thousand turns each.
+fn burn(thousands: i64) {
+    for turn in 0..thousands.max(0) * 1_000 {
+        std::hint::black_box(turn);
+    }
 }
 
 fn word(state: &mut State, index: usize, new: i64) -> &mut i64 {
@@ -254,6 +285,8 @@ fn merge(udf: &str, state: &mut State, later: &State) {
             state[1] += later[1];
         }
         "last_untimed" | "last_ordered" => state.clone_from(later),
+        "grows" => state.extend(later),
+        "sum_and_last" => *state = vec![state[0].wrapping_add(later[0]), later[1]],
         "merges_by_mean" => state[0] = state[0].midpoint(later[0]),
         "last_timed" => {
             if (state[1], state[0]) <= (later[1], later[0]) {
@@ -335,7 +368,7 @@ pub unsafe extern "C" fn fold(
             3 => states[slot].clear(),
             _ => emitted.push(match udf {
                 "counts_calls" => Some(CALLS.load(Ordering::Relaxed)),
-                "large_state" => Some(states[slot].len() as i64),
+                "large_state" | "grows" => Some(states[slot].len() as i64 * 8),
                 "emit_changes_state" => {
                     *word(&mut states[slot], 0, 0) += 1;
                     states[slot].first().copied()

@@ -52,6 +52,7 @@ fn a_tape_updates_merges_copies_resets_and_emits() {
     let again = FoldCall {
         slots: 3,
         keep: 2,
+        measure: 0,
         tape: &tape(&[(MERGE, 0, 1), (EMIT, 0, 0)]),
         state_offsets: &folded.state_offsets,
         state_data: &folded.state_data,

@@ -3,9 +3,15 @@
 #![allow(clippy::print_stdout, reason = "what a test has covered is printed, and kept for who asks with --nocapture")]
 
 mod batch;
+mod cases;
+mod chaos;
 mod command_line;
+mod crash;
 mod modules;
+mod paths;
 mod reference;
 mod serve;
+mod served;
 mod stream;
 mod tidy;
+mod verify;

@@ -7,30 +7,49 @@ use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
 use onefold::clock::ManualClock;
 use onefold::define::{FeatureView, read_text};
 use onefold::online::OnlineStore;
-use onefold::platform::{Platform, PlatformSettings, ProjectHost};
+use onefold::platform::{Platform, PlatformError, PlatformSettings, ProjectHost};
 use onefold::registry::{ApplyOptions, ModuleCache};
 use onefold::route::Keys;
 use onefold::source::Records;
+use onefold::storage::forgetful::Forgetful;
 use onefold::storage::{LocalStorage, Storage};
 use onefold_fold::{Engine, Kind, Limits};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// A platform over a directory of its own, with a clock that stands still.
+/// A platform over a disk of its own, with a clock that stands still.
 pub struct Bench {
-    pub directory: tempfile::TempDir,
+    disk: TestDisk,
     pub clock: Arc<ManualClock>,
     pub settings: PlatformSettings,
     pub platform: Arc<Platform>,
 }
 
+/// Where a bench keeps its data: the machine's disk, or the same code over memory, which need not wait for a sync.
+enum TestDisk {
+    Directory(tempfile::TempDir),
+    Memory(Forgetful),
+}
+
 impl Bench {
     pub fn new(now_us: i64, threads: usize) -> Bench {
-        let directory = tempfile::tempdir().unwrap();
+        Bench::on(TestDisk::Directory(tempfile::tempdir().unwrap()), now_us, threads)
+    }
+
+    pub fn in_memory(now_us: i64, threads: usize) -> Bench {
+        Bench::on(TestDisk::Memory(Forgetful::new()), now_us, threads)
+    }
+
+    fn on(disk: TestDisk, now_us: i64, threads: usize) -> Bench {
         let clock = Arc::new(ManualClock::at(now_us));
         let settings = PlatformSettings { threads, ..PlatformSettings::default() };
-        let platform = open(&directory, &clock, &settings);
-        Bench { directory, clock, settings, platform }
+        let platform = open_on(disk.storage(), &clock, &settings).unwrap();
+        Bench { disk, clock, settings, platform }
+    }
+
+    /// The data as they are now.
+    pub fn storage(&self) -> Arc<dyn Storage> {
+        self.disk.storage()
     }
 
     pub fn apply(&self, project: &str, definitions: &str) {
@@ -41,10 +60,15 @@ impl Bench {
     }
 
     pub fn push(&self, project: &str, source: &str, rows: &[Row], batch: usize) {
+        let events: Vec<String> = rows.iter().map(Row::to_event).collect();
+        self.push_texts(project, source, &events, batch);
+    }
+
+    /// Pushes events, so many at once, and waits until lookups see them.
+    pub fn push_texts(&self, project: &str, source: &str, events: &[String], batch: usize) {
         let host = self.platform.project(project).unwrap();
         let mut position = 0;
-        for rows in rows.chunks(batch) {
-            let events: Vec<String> = rows.iter().map(Row::to_event).collect();
+        for events in events.chunks(batch) {
             let records = Records::from_slices(events.iter().map(|event| event.as_bytes())).unwrap();
             let pushed = host.push(source, records, None).unwrap();
             assert_eq!(pushed.dead_lettered, 0, "{:?}", pushed.errors);
@@ -56,7 +80,16 @@ impl Bench {
     /// Stores a checkpoint, ends everything, and comes up again from the files.
     pub fn restart(&mut self) {
         self.platform.close().unwrap();
-        self.platform = open(&self.directory, &self.clock, &self.settings);
+        self.platform = open_on(self.storage(), &self.clock, &self.settings).unwrap();
+    }
+}
+
+impl TestDisk {
+    fn storage(&self) -> Arc<dyn Storage> {
+        match self {
+            TestDisk::Directory(directory) => Arc::new(LocalStorage::open(directory.path()).unwrap()),
+            TestDisk::Memory(disk) => disk.storage(),
+        }
     }
 }
 
@@ -66,9 +99,13 @@ pub fn modules() -> Arc<ModuleCache> {
     MODULES.get_or_init(|| Arc::new(ModuleCache::new(Engine::new(Limits::default()).unwrap()))).clone()
 }
 
-fn open(directory: &tempfile::TempDir, clock: &Arc<ManualClock>, settings: &PlatformSettings) -> Arc<Platform> {
-    let storage: Arc<dyn Storage> = Arc::new(LocalStorage::open(directory.path()).unwrap());
-    Platform::open_with(settings.clone(), storage, clock.clone(), modules()).unwrap()
+/// A platform over any storage.
+pub fn open_on(
+    storage: Arc<dyn Storage>,
+    clock: &Arc<ManualClock>,
+    settings: &PlatformSettings,
+) -> Result<Arc<Platform>, PlatformError> {
+    Platform::open_with(settings.clone(), storage, clock.clone(), modules())
 }
 
 /// A value of a column as the brute force has it.
@@ -173,7 +210,10 @@ fn streamed_values_are_what_the_brute_force_says() {
         let random = random_project(seed);
         let newest_us = random.rows.iter().map(|row| row.event_time_us).max().unwrap();
         for (batch, threads) in [(1, 1), (7, 2), (4096, 2)] {
-            let mut bench = Bench::new(newest_us, threads);
+            let mut bench = match seed % 10 {
+                0 => Bench::new(newest_us, threads),
+                _ => Bench::in_memory(newest_us, threads),
+            };
             let name = &random.project.name;
             bench.apply(name, &random.definitions);
             let (source, definition) = random.project.sources.first_key_value().unwrap();
@@ -185,8 +225,7 @@ fn streamed_values_are_what_the_brute_force_says() {
             let host = bench.platform.project(name).unwrap();
             for restarted in [false, true] {
                 if restarted {
-                    drop(bench.platform.close());
-                    bench.platform = open(&bench.directory, &bench.clock, &bench.settings);
+                    bench.restart();
                 }
                 let host = if restarted { bench.platform.project(name).unwrap() } else { host.clone() };
                 for view in random.project.feature_views.values() {

@@ -1,6 +1,6 @@
 //! The batch host against the brute force, against itself under other settings, and with broken files.
 
 mod broken;
-mod random;
+pub mod random;
 mod same;
-mod world;
+pub mod world;

@@ -136,7 +136,7 @@ fn check_values(
 }
 
 /// Every key there may be at every instant, null keys and unknown ones too, in an order of no meaning.
-fn write_labels(path: &Path, asks_us: &[i64]) -> RecordBatch {
+pub fn write_labels(path: &Path, asks_us: &[i64]) -> RecordBatch {
     let (mut texts, mut numbers, mut times) = (Vec::new(), Vec::new(), Vec::new());
     for key in [Some("b"), None, Some(""), Some("nobody"), Some("a")] {
         for number in [Some(0), Some(i64::MAX), None, Some(-1)] {
@@ -164,7 +164,12 @@ fn write_labels(path: &Path, asks_us: &[i64]) -> RecordBatch {
     batch
 }
 
-fn check_labels(seed: u64, view: &FeatureView, entities: &BTreeMap<Vec<Value>, Vec<Row>>, set: &RecordBatch) -> usize {
+pub fn check_labels(
+    seed: u64,
+    view: &FeatureView,
+    entities: &BTreeMap<Vec<Value>, Vec<Row>>,
+    set: &RecordBatch,
+) -> usize {
     let mut compared = 0;
     for row in 0..set.num_rows() {
         let Value::Timestamp(at_us) = value_at(set.column(1), row) else { panic!("labels have times") };

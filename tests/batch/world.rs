@@ -47,7 +47,7 @@ impl World {
 
     fn of(definitions: &Definitions) -> World {
         let directory = tempfile::tempdir().expect("a directory for the test");
-        let name = onefold::define::project_name(definitions, None).expect("the project has a name");
+        let name = onefold::define::project_name(definitions, Some("test")).expect("a name");
         let storage = Arc::new(LocalStorage::open(&directory.path().join("data")).expect("storage opens"));
         let registry = Registry::of(storage, &name).expect("the name is one");
         let module = modules().load("ecommerce", ecommerce()).expect("the module is sound");

@@ -7,17 +7,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// One `kind: test` document with the definitions of its file. `rows` stand in arrival order.
-#[allow(dead_code, reason = "the paths that run cases read more of them than the brute force does")]
 pub struct Case {
     pub file: PathBuf,
     pub name: String,
     pub project: Project,
-    /// The definitions as typed, without the tests: what `apply` takes.
-    pub definitions: String,
-    pub source: String,
     pub rows: Vec<Row>,
-    /// The same rows as JSON events, one a line.
-    pub events: Vec<String>,
     pub lookups: Vec<Lookup>,
 }
 
@@ -53,7 +47,6 @@ pub fn load_cases(directory: &Path) -> Vec<Case> {
 
 fn cases_of(file: &Path) -> Vec<Case> {
     let whole = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-    let definitions: Vec<&str> = whole.split("\n---\n").filter(|part| !part.starts_with("kind: test\n")).collect();
     let documents = documents(&whole);
     let project = project(&documents);
     let tests = documents.iter().filter(|document| document["kind"] == "test");
@@ -65,9 +58,6 @@ fn cases_of(file: &Path) -> Vec<Case> {
                 file: file.to_owned(),
                 name: text(&test["name"]),
                 project: project.clone(),
-                definitions: definitions.join("\n---\n"),
-                source: source.name.clone(),
-                events: rows.iter().map(Row::to_event).collect(),
                 rows,
                 lookups: items(&test["lookups"]).iter().map(|declared| lookup(&project, declared)).collect(),
             }

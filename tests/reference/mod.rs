@@ -23,6 +23,8 @@ pub use {
     cases::{Case, Lookup, Status, load_cases},
     coverage::{Coverage, Situation, WindowKind},
     random::{RandomProject, random_project},
+    random_rows::Chance,
+    resolve::documents,
     udf::AGGREGATES,
-    value::{Row, Value},
+    value::{Row, Value, format_time_us, parse_time_us},
 };

@@ -33,6 +33,9 @@ const SEGMENT_BYTES: u64 = 4096;
 /// No column that a definition can name.
 const INSTANT: &str = "instant of the label";
 
+/// A lookup, of which test, and the mark on its entity.
+type Asked<'a> = (&'a TestCase, &'a LookupCase, &'a str);
+
 /// Puts these tests through one world.
 pub(super) fn run(
     runner: &Runner,
@@ -155,7 +158,7 @@ impl World<'_> {
         self.with_host(|host| {
             host.snapshot(&ask, rows, |batch| {
                 let keys = Keys::encode(&batch.columns()[..view.join_keys.len()]).ok();
-                let row = keys.and_then(|keys| (0..keys.len()).find(|row| keys.value(*row) == wanted.value(0)));
+                let row = keys.and_then(|keys| (0..keys.len()).find(|row| keys.key(*row) == wanted.key(0)));
                 let Some(row) = row else { return Ok(()) };
                 told.is_found = Some(true);
                 let at = |name: &str| batch.column_by_name(name).map(|column| column.slice(row, 1));
@@ -180,7 +183,7 @@ impl World<'_> {
     /// All questions about a view, of the same features, as one training set. Those of a lookup mean the same there,
     /// unless labels see less.
     fn training_sets(&self, rows: &Rows, outcome: &mut Outcome) -> Result<(), CaseError> {
-        let mut sets: BTreeMap<(&str, Vec<String>), Vec<(&TestCase, &LookupCase, &str)>> = BTreeMap::new();
+        let mut sets: BTreeMap<(&str, Vec<String>), Vec<Asked>> = BTreeMap::new();
         for sitting in self.sittings {
             let test = &self.suite.tests[sitting.test];
             for lookup in sitting.lookups.iter().map(|place| &test.lookups[*place]) {
@@ -214,12 +217,7 @@ impl World<'_> {
     }
 
     /// The lookups as labels: every join key, the request data and the instant.
-    fn write_labels(
-        &self,
-        view: &str,
-        asks: &[(&TestCase, &LookupCase, &str)],
-        path: &Path,
-    ) -> Result<(), CaseError> {
+    fn write_labels(&self, view: &str, asks: &[Asked], path: &Path) -> Result<(), CaseError> {
         let entities: Vec<_> = asks.iter().map(|(_, lookup, mark)| events::marked(&lookup.entity, mark)).collect();
         let times = asks.iter().map(|(_, lookup, _)| lookup.at_us).collect::<Vec<_>>();
         let times: ArrayRef = Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC"));
@@ -318,6 +316,7 @@ fn read_parquet(path: &Path) -> Result<RecordBatch, CaseError> {
     let file = File::open(path).map_err(CaseError::failed)?;
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(CaseError::failed)?;
     let schema = reader.schema().clone();
-    let batches = reader.build().map_err(CaseError::failed)?.collect::<Result<Vec<_>, _>>().map_err(CaseError::failed)?;
+    let batches =
+        reader.build().map_err(CaseError::failed)?.collect::<Result<Vec<_>, _>>().map_err(CaseError::failed)?;
     concat_batches(&schema, &batches).map_err(CaseError::failed)
 }

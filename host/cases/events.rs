@@ -109,9 +109,8 @@ pub(super) fn marked(entity: &BTreeMap<String, Value>, mark: &str) -> BTreeMap<S
 pub(super) fn tick(project: &Project, source: &Source, at_us: i64) -> String {
     let mut event = json!({});
     // Nulls may become a key, by a transform; what cannot be decoded cannot.
-    let has_computed_keys = views(project, &source.name).any(|view| {
-        view.join_keys.iter().any(|key| source.columns.iter().all(|column| column.name != key.column))
-    });
+    let has_computed_keys = views(project, &source.name)
+        .any(|view| view.join_keys.iter().any(|key| source.columns.iter().all(|column| column.name != key.column)));
     for column in &source.columns {
         if column.name == source.event_time {
             let time = match column.decode {
@@ -175,5 +174,44 @@ mod tests {
         put(&mut event, &path("order.price.unit"), json!(3.5));
         put(&mut event, &path("order.price"), json!({"tax": 2}));
         assert_eq!(event, json!({"order": {"id": 1, "price": {"unit": 3.5, "tax": 2}}}));
+    }
+
+    #[test]
+    fn what_moves_the_clock_can_become_no_key() {
+        let column = |name: &str, decode| SourceColumn {
+            name: name.into(),
+            decode,
+            stream_path: vec![name.into()],
+            batch_column: name.into(),
+        };
+        let source = Source {
+            name: "s".into(),
+            about: Default::default(),
+            lineage: "s".into(),
+            push: true,
+            batch_path: None,
+            event_time: "at".into(),
+            out_of_orderness_us: 0,
+            max_future_us: 0,
+            columns: vec![column("at", DecodeAs::TimestampMillis), column("who", DecodeAs::Kind(Kind::Utf8))],
+            transforms: Vec::new(),
+        };
+        let view = |key: &str| FeatureView {
+            name: "v".into(),
+            about: Default::default(),
+            entities: Vec::new(),
+            join_keys: vec![crate::define::JoinKey { name: "k".into(), column: key.into(), kind: Kind::Utf8 }],
+            source: "s".into(),
+            transforms: Vec::new(),
+            ttl_us: None,
+            online: true,
+            right_exclusive: false,
+            features: Vec::new(),
+        };
+        let mut project = Project::empty("p");
+        project.feature_views.insert("v".into(), view("who"));
+        assert_eq!(tick(&project, &source, 2999), r#"{"at":2}"#);
+        project.feature_views.insert("v".into(), view("made_of_who"));
+        assert_eq!(tick(&project, &source, 2999), r#"{"at":2,"who":{}}"#);
     }
 }

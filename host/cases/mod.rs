@@ -86,8 +86,7 @@ impl Runner {
     /// Checks definitions and their tests.
     pub fn suite(&self, definitions: &Definitions) -> Result<Suite, CaseError> {
         let registry = self.registry(Forgetful::new().storage())?;
-        let mut proposal =
-            plan_apply(&registry, &self.modules, &self.standard, definitions, &ApplyOptions::default())?;
+        let mut proposal = plan_apply(&registry, &self.modules, &self.standard, definitions, &ApplyOptions::default())?;
         let tests = std::mem::take(&mut proposal.tests);
         let project = &proposal.project;
         judge::check_expectations(project, &tests)?;

@@ -33,7 +33,8 @@ pub struct Difference {
     /// Why the value is null, where the feature says so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// `stream shuffled, batch 7`, `snapshot, 1 thread`, …
+    /// `stream shuffled, batch 7`, `snapshot, 1 thread`, …; empty where a finding has several.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub path: String,
 }
 

@@ -82,7 +82,10 @@ impl Checker<'_> {
             let Some(source) = self.project.sources.get(&source.value) else { continue };
             for key in event.keys().filter(|key| !means_something(source, key)) {
                 let near = hint(key, source.columns.iter().map(|column| column.name.as_str()));
-                report.say(&typed.name, format!("event {number}: source `{}` has no column `{key}`; {near}", source.name));
+                report.say(
+                    &typed.name,
+                    format!("event {number}: source `{}` has no column `{key}`; {near}", source.name),
+                );
             }
         }
         let lookups: Vec<_> = typed.lookups.iter().filter_map(|lookup| self.lookup(&mut report, lookup)).collect();
@@ -131,7 +134,8 @@ impl Checker<'_> {
             Value::Null => Some(None),
             other => {
                 let instant = other.as_str().and_then(filter::timestamp).map(Some);
-                let wrong = format!("expect_valid_until: {other} is no instant: write RFC 3339 with an offset, or null");
+                let wrong =
+                    format!("expect_valid_until: {other} is no instant: write RFC 3339 with an offset, or null");
                 report.take(&typed.at, instant.ok_or(wrong))
             }
         });

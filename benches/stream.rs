@@ -1,10 +1,11 @@
 //! CPU an event of the embedded stream on the canonical job (eight features over four views), beside decoding alone.
 //!
-//! `cargo bench --bench stream [-- ROWS [WARM_UP]]`, after `cargo build --release --target wasm32-unknown-unknown` in
+//! `cargo bench --bench stream [-- ROWS [WARM_UP [FOLDING_THREADS]]]`, after `cargo build --release --target wasm32-unknown-unknown` in
 //! `udfs/`. Rows are read from the push log (appending them is not counted) by a process that has folded the warm-up
 //! rows before; checkpoints every 5 s, files synced. CPU is user and system time of the whole process, from reading
 //! the log until the last row can be looked up; what a restart costs by itself is measured apart and taken off. All in
-//! one run, so that the ratios hold on any machine.
+//! one run, so that the ratios hold on any machine. The steps are wall time of the threads that do them: they add up to
+//! the CPU time as long as there are cores for the reading thread and the folding ones.
 
 use onefold::canonical::Canonical;
 use onefold::clock::{Clock, SystemClock};
@@ -14,7 +15,8 @@ use onefold::platform::{Platform, PlatformSettings, module_cache};
 use onefold::registry::ApplyOptions;
 use onefold::source::{Append, LogSettings, PushLog, Records};
 use onefold::storage::{LocalStorage, Storage};
-use onefold::stream::{Compiled, Places, Router};
+use onefold::stream::{Compiled, Places, Router, Steps};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,15 +33,16 @@ fn main() {
     let numbers: Vec<u64> = std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
     let rows = numbers.first().copied().unwrap_or(300_000);
     let warm_up = numbers.get(1).copied().unwrap_or(rows / 5);
+    let threads = numbers.get(2).copied().unwrap_or(1) as usize;
     let directory = tempfile::tempdir().expect("a temporary directory");
     let storage: Arc<dyn Storage> = Arc::new(LocalStorage::open(directory.path()).expect("storage"));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let modules = module_cache().expect("an engine");
-    let open = |threads| {
+    let open = || {
         let settings = PlatformSettings { threads, ..PlatformSettings::default() };
         Platform::open_with(settings, storage.clone(), clock.clone(), modules.clone()).expect("the platform opens")
     };
-    let platform = open(2);
+    let platform = open();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let definitions = read_directory(&root.join("examples/ecommerce/definitions")).expect("the definitions");
     let proposal = platform.plan(PROJECT, &definitions, &ApplyOptions::default()).expect("a plan");
@@ -71,16 +74,25 @@ fn main() {
     let per_row = |ns: f64| ns / rows as f64;
 
     append(early);
-    drop(open(2).close());
+    drop(open().close());
     let decode = decode_alone(&source, measured);
     let route = route_alone(&compiled, &source, measured);
     let appended = append(measured);
-    let (mut streamed, mut wall) = timed(&*clock, || drop(open(2).close()));
-    let restart = timed(&*clock, || drop(open(2).close()));
+    let mut busy_us = BTreeMap::new();
+    let (mut streamed, mut wall) = timed(&*clock, || {
+        let platform = open();
+        let host = platform.project(PROJECT).expect("the project");
+        busy_us = host.status().stream.busy_us;
+        platform.close().expect("closed");
+    });
+    let restart = timed(&*clock, || drop(open().close()));
     streamed -= restart.0;
     wall -= restart.1;
 
-    println!("{rows} events of {} bytes after {warm_up} of warm-up, 2 folding threads", bytes.len() / lines.len());
+    println!(
+        "{rows} events of {} bytes after {warm_up} of warm-up, {threads} folding thread(s)",
+        bytes.len() / lines.len()
+    );
     println!("{:8.0} ns  {:5.2}x  decoding alone (CPU, one thread)", per_row(decode), 1.0);
     println!("{:8.0} ns  {:5.2}x  decode, transform, key, hash, route", per_row(route), route / decode);
     println!(
@@ -94,7 +106,10 @@ fn main() {
         per_row(appended.0),
         appended.0 / decode
     );
-    println!("{:8.0} ms         a restart by itself (wall)", restart.1 / 1e6);
+    println!("{:8.0} ms         a restart by itself (wall)\n", restart.1 / 1e6);
+    for (step, us) in &busy_us {
+        println!("{:8.0} ns  {:5.2}x  {step}", per_row(*us as f64 * 1e3), *us as f64 * 1e3 / decode);
+    }
 }
 
 fn decode_alone(source: &Source, lines: &[&[u8]]) -> f64 {
@@ -108,7 +123,8 @@ fn decode_alone(source: &Source, lines: &[&[u8]]) -> f64 {
 }
 
 fn route_alone(compiled: &Arc<Compiled>, source: &Source, lines: &[&[u8]]) -> f64 {
-    let mut router = Router::new(compiled.clone(), source, 2).expect("a router");
+    let mut router =
+        Router::new(compiled.clone(), source, 1, Arc::new(Steps::new(Arc::new(SystemClock::new())))).expect("a router");
     // Through a log of its own, since that is where a router's batches come from.
     let directory = tempfile::tempdir().expect("a temporary directory");
     let storage: Arc<dyn Storage> = Arc::new(LocalStorage::open(directory.path()).expect("storage"));

@@ -13,6 +13,10 @@ pub struct Slice {
     class_len: u32,
 }
 
+impl Slice {
+    pub const EMPTY: Slice = Slice { place: 0, class_len: 0 };
+}
+
 const LEN_BITS: u32 = 24;
 const LARGE: usize = CLASSES.len();
 const SLAB_BYTES: usize = 1 << 18;

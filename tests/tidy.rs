@@ -10,7 +10,7 @@ const LONG_FILES: &[(&str, usize)] = &[
     ("host/fold/module.rs", 613),
     ("host/fold/plan.rs", 767),
     ("host/source/push_log.rs", 685),
-    ("host/stream/runtime.rs", 603),
+    ("host/stream/runtime.rs", 613),
 ];
 
 /// Which modules of the host must not be named in which (folder or file below `host/`).

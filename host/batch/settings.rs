@@ -85,7 +85,7 @@ impl BatchHost<'_> {
         let BatchSettings { memory_limit_bytes, threads, temporary_dir, batch_rows } = &self.settings;
         let threads = (*threads).max(1);
         // What a sort keeps back to merge its runs; of a small limit a quarter, so that it can hold rows at all.
-        let reserved = (memory_limit_bytes / (threads * 4)).min(10 << 20);
+        let reserved = (memory_limit_bytes / (threads * 4)).min(128 << 20);
         // A thread holds several batches at a time, whatever the limit of its sort: they must be small beside it.
         let batch_bytes = (memory_limit_bytes / (threads * 32)).min(16 << 20);
         let batch_rows = (*batch_rows).min(batch_bytes / row_bytes.max(1)).clamp(1, 1 << 20);
@@ -94,7 +94,12 @@ impl BatchHost<'_> {
             .with_batch_size(batch_rows)
             .with_sort_spill_reservation_bytes(reserved);
         config.options_mut().execution.sort_in_place_threshold_bytes = 1 << 20;
-        let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Directories(vec![temporary_dir.clone()]));
+        // A merge takes runs as long as it gets memory, and then lacks it for its own cursors: it may take what is
+        // kept back for it, two batches a run.
+        let merged_at_once = (reserved / (2 * batch_rows * row_bytes).max(1)).clamp(2, 64);
+        let disk = DiskManagerBuilder::default()
+            .with_mode(DiskManagerMode::Directories(vec![temporary_dir.clone()]))
+            .with_max_spill_merge_fan_in(merged_at_once);
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(FairSpillPool::new(*memory_limit_bytes)))
             .with_disk_manager_builder(disk)

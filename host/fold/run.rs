@@ -17,9 +17,9 @@ use arrow::array::ArrayRef;
 use std::collections::BTreeMap;
 
 /// A call is closed when its cells hold this much, so that a batch of large states does not outgrow a module's memory.
-const CALL_STATE_BYTES: usize = 8 << 20;
+const CALL_STATE_BYTES: usize = 1 << 18;
 /// ... or when its tape has this many operations.
-const CALL_OPS: usize = 1 << 19;
+const CALL_OPS: usize = 1 << 13;
 
 /// Entities whose cells are folded together. Cells are planned in order, some of them twice when a row fails.
 pub trait Cells {
@@ -27,6 +27,8 @@ pub trait Cells {
     fn count(&self) -> usize;
     /// Plans one cell: exactly one `begin … end`, the same each time it is asked.
     fn plan(&self, cell: usize, planner: &mut Planner);
+    /// The cells of a call are planned, and the module is called next: for who measures.
+    fn planned(&mut self) {}
     /// Takes the results of `results.len()` cells from `first_cell` on.
     fn settle(&mut self, first_cell: usize, results: &Results<'_>);
 }
@@ -73,6 +75,7 @@ impl FoldJob {
         let mut first = 0;
         while first < cells.count() {
             let end = self.plan_from(first, cells)?;
+            cells.planned();
             match self.call(rows, columns) {
                 Ok(folded) => {
                     let results = Results { planner: &self.planner, folded: &folded };

@@ -20,17 +20,27 @@ pub struct EmbeddedStore {
 
 #[derive(Default)]
 struct Table {
-    index: HashTable<u32>,
-    hashes: Vec<u64>,
-    keys: Vec<Slice>,
-    newest_us: Vec<i64>,
-    valid_until_us: Vec<i64>,
+    /// Hash and number: a probe of another key's entry stays within the index.
+    index: HashTable<(u64, u32)>,
+    /// By number; an empty key is nobody's.
+    entities: Vec<Entity>,
     clock_us: i64,
     arena: Arena,
     features: BTreeMap<Digest, Vec<Column>>,
     /// Why a value is missing or null: (feature, number) -> (failed, reason).
     reasons: BTreeMap<(Digest, u32), (bool, Box<str>)>,
 }
+
+/// What is read and written together stands together: an entity is one line of the cache, not four.
+#[derive(Clone, Copy)]
+struct Entity {
+    hash: u64,
+    key: Slice,
+    newest_us: i64,
+    valid_until_us: i64,
+}
+
+const NOBODY: Entity = Entity { hash: 0, key: Slice::EMPTY, newest_us: i64::MIN, valid_until_us: i64::MAX };
 
 struct Column {
     kind: Kind,
@@ -131,13 +141,16 @@ impl OnlineStore for EmbeddedStore {
             let number = if keys.is_null(row) { None } else { table.find(keys.key(row), keys.hash(row)) };
             places.push((table, number));
         }
-        let at = |of: fn(&Table) -> &Vec<i64>| {
-            places.iter().map(|(table, number)| number.map_or(i64::MIN, |number| of(table)[number as usize])).collect()
+        let at = |of: fn(&Entity) -> i64| {
+            let of = |(table, number): &(&Table, Option<u32>)| {
+                number.map_or(i64::MIN, |number| of(&table.entities[number as usize]))
+            };
+            places.iter().map(of).collect()
         };
         let mut rows = OnlineRows {
             found: places.iter().map(|(_, number)| number.is_some()).collect(),
-            newest_us: at(|table| &table.newest_us),
-            valid_until_us: at(|table| &table.valid_until_us),
+            newest_us: at(|entity| entity.newest_us),
+            valid_until_us: at(|entity| entity.valid_until_us),
             clock_us: places.iter().map(|(table, _)| table.clock_us).collect(),
             features: Vec::with_capacity(fingerprints.len()),
         };
@@ -216,12 +229,20 @@ fn write_feature(
             }
             _ => Box::new(|_| 0),
         };
+        let mut columns: Vec<Option<(&mut Column, &mut Arena)>> = Vec::with_capacity(tables.len());
+        for table in tables.iter_mut() {
+            columns.push(match table {
+                None => None,
+                Some(table) => {
+                    let column = table.features.get_mut(&write.fingerprint).and_then(|all| all.get_mut(output));
+                    Some((column.ok_or_else(unknown)?, &mut table.arena))
+                }
+            });
+        }
         let mut text = Vec::new();
         for (position, new) in write.rows {
             let entity = &entities[*position as usize];
-            let Some(table) = &mut tables[entity.group as usize] else { continue };
-            let column = table.features.get_mut(&write.fingerprint).and_then(|columns| columns.get_mut(output));
-            let column = column.ok_or_else(unknown)?;
+            let Some((column, arena)) = &mut columns[entity.group as usize] else { continue };
             let number = entity.number as usize;
             let row = match new {
                 NewValue::Row(row, _) if array.is_valid(*row as usize) => Some(*row as usize),
@@ -236,16 +257,19 @@ fn write_feature(
                 if let Some(row) = row {
                     value::put(kind, array, row, &mut text);
                 }
-                table.arena.set(&mut column.slices[number], &text);
+                arena.set(&mut column.slices[number], &text);
             }
         }
+    }
+    let plain = write.rows.iter().all(|(_, new)| matches!(new, NewValue::Row(_, None)));
+    if plain && tables.iter().flatten().all(|table| table.reasons.is_empty()) {
+        return Ok(());
     }
     for (position, new) in write.rows {
         let entity = &entities[*position as usize];
         let Some(table) = &mut tables[entity.group as usize] else { continue };
         let place = (write.fingerprint, entity.number);
         match new {
-            NewValue::Row(_, None) if table.reasons.is_empty() => {}
             NewValue::Row(_, None) => {
                 table.reasons.remove(&place);
             }
@@ -279,41 +303,36 @@ impl Column {
 
 impl Table {
     fn find(&self, key: &[u8], hash: u64) -> Option<u32> {
-        let same = |number: &u32| {
-            let place = *number as usize;
-            self.hashes[place] == hash && self.arena.get(self.keys[place]) == key
-        };
-        self.index.find(hash, same).copied()
+        let same =
+            |(other, number): &(u64, u32)| *other == hash && self.arena.get(self.entities[*number as usize].key) == key;
+        self.index.find(hash, same).map(|(_, number)| *number)
     }
 
     /// Writes what is not a feature, and makes the entity known if it was not.
     fn place(&mut self, entity: &OnlineEntity<'_>) {
         let number = entity.number as usize;
-        if self.keys.len() <= number {
-            self.hashes.resize(number + 1, 0);
-            self.keys.resize(number + 1, Slice::default());
-            self.newest_us.resize(number + 1, i64::MIN);
-            self.valid_until_us.resize(number + 1, i64::MAX);
+        if self.entities.len() <= number {
+            self.entities.resize(number + 1, NOBODY);
         }
-        if self.keys[number] == Slice::default() {
-            self.hashes[number] = entity.hash;
-            self.arena.set(&mut self.keys[number], entity.key);
-            let hashes = &self.hashes;
-            self.index.insert_unique(entity.hash, entity.number, |number| hashes[*number as usize]);
+        let standing = &mut self.entities[number];
+        if standing.key == Slice::EMPTY {
+            standing.hash = entity.hash;
+            self.arena.set(&mut standing.key, entity.key);
+            self.index.insert_unique(entity.hash, (entity.hash, entity.number), |(hash, _)| *hash);
         }
-        self.newest_us[number] = entity.newest_us;
-        self.valid_until_us[number] = entity.valid_until_us;
+        standing.newest_us = entity.newest_us;
+        standing.valid_until_us = entity.valid_until_us;
     }
 
     fn remove(&mut self, entity: &OnlineEntity<'_>) {
         let number = entity.number as usize;
-        if self.keys.get(number).is_none_or(|key| *key == Slice::default()) {
+        let Some(standing) = self.entities.get_mut(number).filter(|standing| standing.key != Slice::EMPTY) else {
             return;
-        }
-        if let Ok(found) = self.index.find_entry(self.hashes[number], |other| *other == entity.number) {
+        };
+        if let Ok(found) = self.index.find_entry(standing.hash, |(_, other)| *other == entity.number) {
             found.remove();
         }
-        self.arena.remove(&mut self.keys[number]);
+        self.arena.remove(&mut standing.key);
         for (fingerprint, columns) in &mut self.features {
             for column in columns {
                 if let Some(slice) = column.slices.get_mut(number) {

@@ -11,8 +11,8 @@ use crate::source::PushLog;
 use crate::state::{Checkpoints, TableRecord};
 use crate::storage::Storage;
 use crate::stream::{
-    Bounds, Compiled, GroupState, Letter, Places, RefusedBy, RouteError, Router, StreamError, StreamParts, Worker,
-    clocks_of,
+    Bounds, Compiled, GroupState, Letter, Places, RefusedBy, RouteError, Router, Steps, StreamError, StreamParts,
+    Worker, clocks_of,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -84,8 +84,9 @@ impl Recovery<'_> {
         let clocks = clocks_of(&checkpoints);
         let online = Arc::new(EmbeddedStore::default());
         online.prepare(&compiled.layout);
-        let mut worker = Worker::new(compiled.clone(), online.clone(), 0, groups);
-        let letters = self.build(&compiled, &built, &positions, &mut worker)?;
+        let steps = Arc::new(Steps::new(self.clock.clone()));
+        let mut worker = Worker::new(compiled.clone(), online.clone(), 0, groups, steps.clone());
+        let letters = self.build(&compiled, &built, &positions, &mut worker, &steps)?;
         for (source, clock) in &clocks {
             worker.clock(source, clock.clock_us).map_err(StreamError::from)?;
         }
@@ -129,6 +130,7 @@ impl Recovery<'_> {
         built: &[Vec<bool>],
         positions: &BTreeMap<String, Vec<u64>>,
         worker: &mut Worker,
+        steps: &Arc<Steps>,
     ) -> Result<Vec<Letter>, PlatformError> {
         let missing: Vec<Vec<usize>> =
             built.iter().map(|built| (0..built.len()).filter(|feature| !built[*feature]).collect()).collect();
@@ -150,7 +152,7 @@ impl Recovery<'_> {
             }
             let wanted = new_things(compiled, &of_source);
             worker.fold_only(of_source);
-            let mut router = Router::new(compiled.clone(), source, 1).map_err(RouteError::from)?;
+            let mut router = Router::new(compiled.clone(), source, 1, steps.clone()).map_err(RouteError::from)?;
             for (bounds, until) in router.bounds.iter_mut().zip(&until) {
                 *bounds = Bounds { from: 0, until: *until };
             }

@@ -98,6 +98,7 @@ fn standing(platform: &Platform) -> Registry {
     let newest = Family::<NamedLabels, Gauge<f64, AtomicU64>>::default();
     let letters = Family::<NamedLabels, Gauge>::default();
     let (entities, state) = (Family::<NamedLabels, Gauge>::default(), Family::<NamedLabels, Gauge>::default());
+    let busy = Family::<NamedLabels, Gauge<f64, AtomicU64>>::default();
     let checkpoint_took = Family::<ProjectLabels, Gauge<f64, AtomicU64>>::default();
     let checkpoint_size = Family::<ProjectLabels, Gauge>::default();
     let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
@@ -125,6 +126,9 @@ fn standing(platform: &Platform) -> Registry {
             entities.get_or_create(&named(&table.table)).set(whole(table.entities));
             state.get_or_create(&named(&table.table)).set(whole(table.state_bytes));
         }
+        for (step, us) in &status.busy_us {
+            busy.get_or_create(&named(step)).set(*us as f64 / 1e6);
+        }
         let labels = ProjectLabels { project: project.clone() };
         checkpoint_took.get_or_create(&labels).set(status.checkpoint_us as f64 / 1e6);
         checkpoint_size.get_or_create(&labels).set(whole(status.checkpoint_bytes));
@@ -138,6 +142,8 @@ fn standing(platform: &Platform) -> Registry {
     registry.register("dead_letters", "Rows that could not be processed, by reason", letters);
     registry.register("entities", "Known entities, by table", entities);
     registry.register_with_unit("state", "State in memory, by table", Unit::Bytes, state);
+    let help = "How long the stream's threads were busy since the start, by step";
+    registry.register_with_unit("stream_busy", help, Unit::Seconds, busy);
     registry.register_with_unit("checkpoint", "How long the last checkpoint took", Unit::Seconds, checkpoint_took);
     registry.register_with_unit("checkpoint_size", "What the last checkpoint wrote", Unit::Bytes, checkpoint_size);
     registry

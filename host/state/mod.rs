@@ -6,4 +6,4 @@ mod table;
 
 pub use checkpoint::{Barrier, CheckpointError, Checkpoints, FileRange, GroupPart, Manifest, SourceClock, TableRecord};
 pub use codec::{ChangesWriter, CodecError, EntityRecord, GroupChanges, TableChanges};
-pub use table::{CellColumn, EntityNumber, EntityTable};
+pub use table::{EntityNumber, EntityTable};

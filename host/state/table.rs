@@ -8,70 +8,63 @@ use std::collections::BTreeMap;
 /// An entity's number in its table. Numbers of dropped entities are given again.
 pub type EntityNumber = u32;
 
-/// One feature's state for every entity of the table.
-pub struct CellColumn {
-    pub window: Window,
-    heads: Vec<Slice>,
-    tails: Vec<Slice>,
+/// One entity. What is read and written together stands together: one line of the cache.
+#[derive(Clone, Copy)]
+struct Entity {
+    hash: u64,
+    /// Empty: the number is free.
+    key: Slice,
+    newest_us: i64,
+    /// The instant for which the entity stands in `timers`; `i64::MAX`: in none.
+    due_us: i64,
+    is_dirty: bool,
+}
+
+/// One feature's state of one entity.
+#[derive(Clone, Copy, Default)]
+struct Cell {
+    head: Slice,
+    tail: Slice,
 }
 
 /// Entities with the state of all features that hang on the same rows and keys.
 pub struct EntityTable {
-    index: HashTable<EntityNumber>,
-    hashes: Vec<u64>,
-    keys: Vec<Slice>,
-    newest_us: Vec<i64>,
-    /// The instant for which the entity stands in `timers`; `i64::MAX`: in none.
-    due_us: Vec<i64>,
+    /// Hash and number: a probe of another key's entry stays within the index.
+    index: HashTable<(u64, EntityNumber)>,
+    entities: Vec<Entity>,
     free: Vec<EntityNumber>,
-    columns: Vec<CellColumn>,
+    /// One for each feature.
+    windows: Vec<Window>,
+    /// Entity by entity, in the order of `windows`.
+    cells: Vec<Cell>,
     arena: Arena,
     /// Entities by the instant at which a value of theirs changes by time alone. Instants lie on hops, so there are
     /// few; an entity whose `due_us` says otherwise has moved on.
     timers: BTreeMap<i64, Vec<EntityNumber>>,
     /// Entities changed since the last checkpoint, each once.
     dirty: Vec<EntityNumber>,
-    is_dirty: Vec<bool>,
     /// Keys dropped since the last checkpoint.
     dropped: Vec<Vec<u8>>,
 }
 
 impl EntityTable {
     pub fn new(windows: impl IntoIterator<Item = Window>) -> EntityTable {
-        let column = |window| CellColumn { window, heads: Vec::new(), tails: Vec::new() };
         EntityTable {
             index: HashTable::new(),
-            hashes: Vec::new(),
-            keys: Vec::new(),
-            newest_us: Vec::new(),
-            due_us: Vec::new(),
+            entities: Vec::new(),
             free: Vec::new(),
-            columns: windows.into_iter().map(column).collect(),
+            windows: windows.into_iter().collect(),
+            cells: Vec::new(),
             arena: Arena::default(),
             timers: BTreeMap::new(),
             dirty: Vec::new(),
-            is_dirty: Vec::new(),
             dropped: Vec::new(),
         }
     }
 
-    /// Keeps some columns and adds empty ones: for each new column, where it was and what its window is.
-    pub fn reshape(&mut self, columns: &[(Option<usize>, Window)]) {
-        let places = self.hashes.len();
-        let mut old: Vec<Option<CellColumn>> = std::mem::take(&mut self.columns).into_iter().map(Some).collect();
-        for (from, window) in columns {
-            let kept = from.and_then(|from| old.get_mut(from)).and_then(Option::take);
-            self.columns.push(kept.unwrap_or_else(|| CellColumn {
-                window: *window,
-                heads: vec![Slice::default(); places],
-                tails: vec![Slice::default(); places],
-            }));
-        }
-        for mut column in old.into_iter().flatten() {
-            for slice in column.heads.iter_mut().chain(&mut column.tails) {
-                self.arena.remove(slice);
-            }
-        }
+    #[inline]
+    fn cell(&self, column: usize, number: EntityNumber) -> usize {
+        number as usize * self.windows.len() + column
     }
 
     /// How many entities it holds.
@@ -91,12 +84,10 @@ impl EntityTable {
     /// The entity of this key, if it is known.
     #[inline]
     pub fn find(&self, key: &[u8], hash: u64) -> Option<EntityNumber> {
-        let EntityTable { index, keys, hashes, arena, .. } = self;
-        let same = |number: &EntityNumber| {
-            let place = *number as usize;
-            hashes[place] == hash && arena.get(keys[place]) == key
-        };
-        index.find(hash, same).copied()
+        let EntityTable { index, entities, arena, .. } = self;
+        let same =
+            |(other, number): &(u64, EntityNumber)| *other == hash && arena.get(entities[*number as usize].key) == key;
+        index.find(hash, same).map(|(_, number)| *number)
     }
 
     /// The entity of this key, made known if it was not (second: whether it is new).
@@ -109,66 +100,64 @@ impl EntityTable {
     }
 
     fn insert(&mut self, key: &[u8], hash: u64) -> EntityNumber {
-        let number = self.free.pop().unwrap_or_else(|| {
-            self.hashes.push(0);
-            self.keys.push(Slice::default());
-            self.newest_us.push(i64::MIN);
-            self.due_us.push(i64::MAX);
-            self.is_dirty.push(false);
-            for column in &mut self.columns {
-                column.heads.push(Slice::default());
-                column.tails.push(Slice::default());
+        let mut entity = Entity { hash, key: Slice::EMPTY, newest_us: i64::MIN, due_us: i64::MAX, is_dirty: false };
+        self.arena.set(&mut entity.key, key);
+        let number = match self.free.pop() {
+            Some(number) => {
+                // It may stand in `dirty` still.
+                entity.is_dirty = self.entities[number as usize].is_dirty;
+                self.entities[number as usize] = entity;
+                number
             }
-            self.hashes.len() as u32 - 1
-        });
-        let place = number as usize;
-        self.hashes[place] = hash;
-        self.arena.set(&mut self.keys[place], key);
-        self.newest_us[place] = i64::MIN;
-        self.due_us[place] = i64::MAX;
-        let hashes = &self.hashes;
-        self.index.insert_unique(hash, number, |number| hashes[*number as usize]);
+            None => {
+                self.entities.push(entity);
+                self.cells.resize(self.entities.len() * self.windows.len(), Cell::default());
+                self.entities.len() as u32 - 1
+            }
+        };
+        self.index.insert_unique(hash, (hash, number), |(hash, _)| *hash);
         number
     }
 
     /// Forgets the entity: its key, its cells and its timer.
     pub fn drop_entity(&mut self, number: EntityNumber) {
-        let place = number as usize;
-        self.dropped.push(self.arena.get(self.keys[place]).to_vec());
-        if let Ok(entry) = self.index.find_entry(self.hashes[place], |other| *other == number) {
+        let entity = &mut self.entities[number as usize];
+        self.dropped.push(self.arena.get(entity.key).to_vec());
+        if let Ok(entry) = self.index.find_entry(entity.hash, |(_, other)| *other == number) {
             entry.remove();
         }
-        self.arena.remove(&mut self.keys[place]);
-        for column in &mut self.columns {
-            self.arena.remove(&mut column.heads[place]);
-            self.arena.remove(&mut column.tails[place]);
+        self.arena.remove(&mut entity.key);
+        entity.due_us = i64::MAX;
+        entity.newest_us = i64::MIN;
+        let columns = self.windows.len();
+        for cell in &mut self.cells[number as usize * columns..(number as usize + 1) * columns] {
+            self.arena.remove(&mut cell.head);
+            self.arena.remove(&mut cell.tail);
         }
-        self.due_us[place] = i64::MAX;
-        self.newest_us[place] = i64::MIN;
         self.free.push(number);
     }
 
     pub fn key(&self, number: EntityNumber) -> &[u8] {
-        self.arena.get(self.keys[number as usize])
+        self.arena.get(self.entities[number as usize].key)
     }
 
     /// Event time of the entity's newest row.
     #[inline]
     pub fn newest_us(&self, number: EntityNumber) -> i64 {
-        self.newest_us[number as usize]
+        self.entities[number as usize].newest_us
     }
 
     /// Takes note of a row of the entity.
     #[inline]
     pub fn touch(&mut self, number: EntityNumber, event_time_us: i64) {
-        let newest = &mut self.newest_us[number as usize];
+        let newest = &mut self.entities[number as usize].newest_us;
         *newest = (*newest).max(event_time_us);
     }
 
     /// Marks the entity as changed since the last checkpoint.
     #[inline]
     pub fn mark_dirty(&mut self, number: EntityNumber) {
-        let flag = &mut self.is_dirty[number as usize];
+        let flag = &mut self.entities[number as usize].is_dirty;
         if !*flag {
             *flag = true;
             self.dirty.push(number);
@@ -177,27 +166,29 @@ impl EntityTable {
 
     #[inline]
     pub fn head(&self, column: usize, number: EntityNumber) -> &[u8] {
-        self.arena.get(self.columns[column].heads[number as usize])
+        self.arena.get(self.cells[self.cell(column, number)].head)
     }
 
     #[inline]
     pub fn tail(&self, column: usize, number: EntityNumber) -> &[u8] {
-        self.arena.get(self.columns[column].tails[number as usize])
+        self.arena.get(self.cells[self.cell(column, number)].tail)
     }
 
     #[inline]
     pub fn set_head(&mut self, column: usize, number: EntityNumber, bytes: &[u8]) {
-        self.arena.set(&mut self.columns[column].heads[number as usize], bytes);
+        let cell = self.cell(column, number);
+        self.arena.set(&mut self.cells[cell].head, bytes);
     }
 
     pub fn set_tail(&mut self, column: usize, number: EntityNumber, bytes: &[u8]) {
-        self.arena.set(&mut self.columns[column].tails[number as usize], bytes);
+        let cell = self.cell(column, number);
+        self.arena.set(&mut self.cells[cell].tail, bytes);
     }
 
     /// Sets the entity's timer. It may ring earlier than asked (an earlier one stands), never later.
     #[inline]
     pub fn set_due(&mut self, number: EntityNumber, due_us: i64) {
-        let standing = &mut self.due_us[number as usize];
+        let standing = &mut self.entities[number as usize].due_us;
         if due_us < *standing {
             *standing = due_us;
             self.timers.entry(due_us).or_default().push(number);
@@ -215,7 +206,7 @@ impl EntityTable {
             }
             while due.len() < limit {
                 let Some(number) = entry.get_mut().pop() else { break };
-                let standing = &mut self.due_us[number as usize];
+                let standing = &mut self.entities[number as usize].due_us;
                 if *standing == instant_us {
                     *standing = i64::MAX;
                     due.push(number);
@@ -235,28 +226,28 @@ impl EntityTable {
 
     /// All known entities, in no order that means anything.
     pub fn numbers(&self) -> impl Iterator<Item = EntityNumber> {
-        self.index.iter().copied()
+        self.index.iter().map(|(_, number)| *number)
     }
 
     /// Takes what changed since the last time: dropped keys, then changed entities (those still known).
     pub fn take_changes(&mut self) -> (Vec<Vec<u8>>, Vec<EntityNumber>) {
         let mut changed = std::mem::take(&mut self.dirty);
         for number in &changed {
-            self.is_dirty[*number as usize] = false;
+            self.entities[*number as usize].is_dirty = false;
         }
-        changed.retain(|number| self.keys[*number as usize] != Slice::default());
+        changed.retain(|number| self.entities[*number as usize].key != Slice::EMPTY);
         (std::mem::take(&mut self.dropped), changed)
     }
 
     /// Appends the persisted form of a cell.
     pub fn persist(&self, column: usize, number: EntityNumber, out: &mut Vec<u8>) -> Result<(), DamagedCell> {
-        persist(&self.columns[column].window, self.head(column, number), self.tail(column, number), out)
+        persist(&self.windows[column], self.head(column, number), self.tail(column, number), out)
     }
 
     /// Sets a cell from its persisted form.
     pub fn restore(&mut self, column: usize, number: EntityNumber, persisted: &[u8]) -> Result<(), DamagedCell> {
         let (mut head, mut tail) = (Vec::new(), Vec::new());
-        restore(&self.columns[column].window, persisted, &mut head, &mut tail)?;
+        restore(&self.windows[column], persisted, &mut head, &mut tail)?;
         self.set_head(column, number, &head);
         self.set_tail(column, number, &tail);
         Ok(())

@@ -3,6 +3,7 @@
 //! Rows of one entity are brought together first, so that the state is touched once an entity and batch, and each
 //! feature is one call of its module for all entities of all groups that the thread owns.
 
+use super::steps::{Lap, Step};
 use crate::online::{FeatureWrite, NewValue, OnlineBatch, OnlineEntity, OnlineError, OnlineStore};
 use crate::route::{Keys, group_of};
 use crate::rows::{RowBatch, RowsError, TableLayout};
@@ -173,6 +174,7 @@ pub fn fold_touched(
     jobs: &mut [FoldJob],
     features: &[usize],
     online: &dyn OnlineStore,
+    lap: &mut Lap<'_>,
 ) -> Result<Vec<FeatureRefusal>, FoldTableError> {
     let mut refusals = Vec::new();
     let mut written = Vec::with_capacity(features.len());
@@ -204,6 +206,7 @@ pub fn fold_touched(
             values: Vec::new(),
             head: Vec::new(),
             tail: Vec::new(),
+            lap: &mut *lap,
         };
         let failed: Vec<FailedRow> = jobs[*feature].run(batch.rows as u32, &columns, &mut cells)?;
         refusals.extend(failed.into_iter().map(|failed| FeatureRefusal {
@@ -226,6 +229,7 @@ pub fn fold_touched(
             table.set_due(number, due_us);
         }
     }
+    lap.end(Step::Online);
     Ok(refusals)
 }
 
@@ -287,7 +291,7 @@ fn write_online(
 }
 
 /// One feature's cells of the touched entities.
-struct TableCells<'a, 't> {
+struct TableCells<'a, 't, 's> {
     tables: &'a mut GroupTables<'t>,
     touched: &'a mut Touched,
     batch: &'a RowBatch,
@@ -300,9 +304,10 @@ struct TableCells<'a, 't> {
     values: Vec<Value>,
     head: Vec<u8>,
     tail: Vec<u8>,
+    lap: &'a mut Lap<'s>,
 }
 
-impl Cells for TableCells<'_, '_> {
+impl Cells for TableCells<'_, '_, '_> {
     fn count(&self) -> usize {
         self.active.len()
     }
@@ -326,7 +331,12 @@ impl Cells for TableCells<'_, '_> {
         plan.end(true);
     }
 
+    fn planned(&mut self) {
+        self.lap.end(Step::Gather);
+    }
+
     fn settle(&mut self, first_cell: usize, results: &Results<'_>) {
+        self.lap.end(Step::Call);
         let chunk = self.chunks.len() as u32;
         self.chunks.push(results.outputs().to_vec());
         for cell in 0..results.len() {
@@ -353,5 +363,6 @@ impl Cells for TableCells<'_, '_> {
                 table.set_tail(self.column, number, &self.tail);
             }
         }
+        self.lap.end(Step::Scatter);
     }
 }

@@ -5,6 +5,7 @@ mod fold_table;
 mod letter;
 mod router;
 mod runtime;
+mod steps;
 mod worker;
 
 pub use compiled::{CompileError, Compiled};
@@ -12,4 +13,5 @@ pub use fold_table::{FeatureRefusal, FoldTableError, GroupTables, Touched, fold_
 pub use letter::{Letter, Reason, RefusedBy, load as load_letters};
 pub use router::{Bounds, Places, RouteError, Routed, RoutedTable, Router};
 pub use runtime::{SourceStatus, Stopped, Stream, StreamError, StreamParts, StreamSettings, StreamStatus, TableStatus};
+pub use steps::{Lap, Step, Steps};
 pub use worker::{GroupState, Worker, clocks_of, split_groups, table_records};

@@ -2,6 +2,7 @@
 
 use super::compiled::Compiled;
 use super::letter::{Letter, Reason, RefusedBy};
+use super::steps::{Step, Steps};
 use crate::decode::{DecodeError, JsonDecoder};
 use crate::define::Source;
 use crate::route::{GROUPS, KeyError, Keys, group_of};
@@ -66,15 +67,21 @@ pub struct Router {
     source: Source,
     decoder: JsonDecoder,
     workers: usize,
+    steps: Arc<Steps>,
     /// For each group; a group drops what it has already.
     pub bounds: Vec<Bounds>,
 }
 
 impl Router {
-    pub fn new(compiled: Arc<Compiled>, source: &Source, workers: usize) -> Result<Router, DecodeError> {
+    pub fn new(
+        compiled: Arc<Compiled>,
+        source: &Source,
+        workers: usize,
+        steps: Arc<Steps>,
+    ) -> Result<Router, DecodeError> {
         let decoder = JsonDecoder::new(source)?;
         let bounds = vec![Bounds::ALL; GROUPS as usize];
-        Ok(Router { compiled, source: source.clone(), decoder, workers, bounds })
+        Ok(Router { compiled, source: source.clone(), decoder, workers, steps, bounds })
     }
 
     /// The thread that owns a group.
@@ -84,8 +91,11 @@ impl Router {
 
     /// Routes these batches of the log, which follow each other without gaps.
     pub fn route(&mut self, batches: &[LogBatch]) -> Result<Routed, RouteError> {
+        let steps = self.steps.clone();
+        let mut lap = steps.start();
         let records = batches.iter().flat_map(|batch| batch.records.iter());
         let decoded = self.decoder.decode(records)?;
+        lap.end(Step::Decode);
         let place = Places::new(batches);
         let mut letters = Vec::new();
         for refused in &decoded.refused {
@@ -119,6 +129,7 @@ impl Router {
         let compiled = self.compiled.clone();
         let spaces = compiled.transforms.run(&compiled.layout, &self.source.name, batch, &mut refused)?;
         self.refused_rows(&place, refused, &mut letters);
+        lap.end(Step::Transform);
         let mut tables = Vec::new();
         let mut null_keys = 0;
         for (table, layout) in compiled.layout.tables.iter().enumerate() {
@@ -143,6 +154,7 @@ impl Router {
             }
             tables.push(RoutedTable { table, keys, rows });
         }
+        lap.end(Step::Route);
         let next_position = batches.last().map_or(0, |last| last.first_position + last.records.len() as u64);
         Ok(Routed {
             source: self.source.name.clone(),

@@ -7,6 +7,7 @@ use super::compiled::Compiled;
 use super::fold_table::FoldTableError;
 use super::letter::{self, Letter};
 use super::router::{Bounds, Places, RouteError, Routed, Router};
+use super::steps::{Step, Steps};
 use super::worker::{GroupState, Worker, split_groups, table_records};
 use crate::clock::Clock;
 use crate::define::Project;
@@ -84,6 +85,8 @@ pub struct StreamStatus {
     /// Why the newest checkpoint is not stored yet: it is tried again. Null while all goes well.
     pub checkpoint_error: Option<String>,
     pub dead_letters: BTreeMap<String, u64>,
+    /// How long the threads were busy since the start, by step.
+    pub busy_us: BTreeMap<&'static str, u64>,
     /// Why it has stopped; null while it runs.
     pub error: Option<String>,
 }
@@ -124,6 +127,7 @@ struct Shared {
     served_moved: Condvar,
     /// For each worker, for each table: entities and bytes, as of the last barrier.
     sizes: Mutex<Vec<Vec<(usize, usize)>>>,
+    steps: Arc<Steps>,
 }
 
 impl Shared {
@@ -179,13 +183,15 @@ impl Stream {
             ),
             served_moved: Condvar::new(),
             sizes: Mutex::new(vec![Vec::new(); settings.threads]),
+            steps: Arc::new(Steps::new(parts.clock.clone())),
         });
         let mut senders = Vec::new();
         let mut workers = Vec::new();
         for (number, groups) in split_groups(parts.groups, settings.threads).into_iter().enumerate() {
             let (sender, receiver) = bounded(WAITING_BATCHES);
             senders.push(sender);
-            let mut worker = Worker::new(parts.compiled.clone(), parts.online.clone(), number, groups);
+            let mut worker =
+                Worker::new(parts.compiled.clone(), parts.online.clone(), number, groups, shared.steps.clone());
             let clocks = parts.clocks.clone();
             let shared = shared.clone();
             workers.push(spawn(&format!("fold-{number}"), move || {
@@ -204,7 +210,8 @@ impl Stream {
         for (name, log) in &parts.logs {
             let Some(source) = parts.project.sources.get(name) else { continue };
             let positions = parts.positions.get(name).cloned().unwrap_or_default();
-            let mut router = Router::new(parts.compiled.clone(), source, settings.threads).map_err(RouteError::from)?;
+            let mut router = Router::new(parts.compiled.clone(), source, settings.threads, shared.steps.clone())
+                .map_err(RouteError::from)?;
             let from = least(&positions);
             for (bounds, position) in router.bounds.iter_mut().zip(&positions) {
                 *bounds = Bounds { from: if *position == from { 0 } else { *position }, until: u64::MAX };
@@ -277,6 +284,7 @@ impl Stream {
 
     pub fn status(&self) -> StreamStatus {
         let mut status = self.shared.status().clone();
+        status.busy_us = self.shared.steps.spent_us();
         let size = |(table, (entities, bytes)): (&String, (usize, usize))| TableStatus {
             table: table.clone(),
             entities: entities as u64,
@@ -584,6 +592,7 @@ impl Reader {
 
     fn store(&mut self) -> Result<(), StreamError> {
         let Some(unstored) = &self.unstored else { return Ok(()) };
+        let mut lap = self.shared.steps.start();
         letter::store(self.storage.as_ref(), &self.project, &unstored.name, &unstored.letters)?;
         self.storage.crash_point("after the letters, before the delta")?;
         let epoch = self.checkpoints.commit(&unstored.barrier, &unstored.parts)?;
@@ -598,6 +607,7 @@ impl Reader {
         status.checkpoint_error = None;
         drop(status);
         self.unstored = None;
+        lap.end(Step::Checkpoint);
         Ok(())
     }
 }

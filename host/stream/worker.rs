@@ -4,6 +4,7 @@ use super::compiled::Compiled;
 use super::fold_table::{FoldTableError, GroupTables, Touched, fold_touched};
 use super::letter::{Letter, Reason, RefusedBy};
 use super::router::{Places, Routed, Router};
+use super::steps::{Step, Steps};
 use crate::define::Digest;
 use crate::online::{OnlineEntity, OnlineStore};
 use crate::route::{GROUPS, hash};
@@ -87,6 +88,7 @@ pub struct Worker {
     /// For each table.
     clocks_us: Vec<i64>,
     pub letters: Vec<Letter>,
+    steps: Arc<Steps>,
     /// Batches of no rows, for entities that change by time alone: columns of the right kinds.
     empty: Vec<RowBatch>,
 }
@@ -97,6 +99,7 @@ impl Worker {
         online: Arc<dyn OnlineStore>,
         number: usize,
         groups: Vec<GroupState>,
+        steps: Arc<Steps>,
     ) -> Worker {
         let tables = &compiled.layout.tables;
         let jobs = compiled.udfs.iter().zip(tables).map(|(udfs, table)| {
@@ -126,6 +129,7 @@ impl Worker {
             number,
             online,
             compiled,
+            steps,
         }
     }
 
@@ -146,6 +150,7 @@ impl Worker {
 
     /// Folds this thread's rows of a routed batch.
     pub fn rows(&mut self, routed: &Routed, places: &Places) -> Result<(), FoldTableError> {
+        let mut lap = self.steps.start();
         for routed_table in &routed.tables {
             let table = routed_table.table;
             let rows = &routed_table.rows[self.number];
@@ -158,6 +163,7 @@ impl Worker {
             let mut tables = tables_of(&mut self.groups, table);
             let clock_us = self.clocks_us[table];
             self.touched.of_rows(&mut tables, batch, &routed_table.keys, rows, |_| clock_us);
+            lap.end(Step::Group);
             let refused = fold_touched(
                 layout,
                 &mut tables,
@@ -166,6 +172,7 @@ impl Worker {
                 &mut self.jobs[table],
                 features,
                 self.online.as_ref(),
+                &mut lap,
             )?;
             for refusal in refused {
                 let record = batch.records[refusal.row as usize];
@@ -250,8 +257,10 @@ impl Worker {
         if numbers.is_empty() || self.features[table].is_empty() {
             return Ok(());
         }
+        let mut lap = self.steps.start();
         self.touched.of_due(group as u32, &state.tables[table], numbers, self.clocks_us[table], all_features);
         let mut tables = tables_of(&mut self.groups, table);
+        lap.end(Step::Group);
         fold_touched(
             &self.compiled.layout.tables[table],
             &mut tables,
@@ -260,6 +269,7 @@ impl Worker {
             &mut self.jobs[table],
             &self.features[table],
             self.online.as_ref(),
+            &mut lap,
         )?;
         Ok(())
     }
@@ -286,6 +296,7 @@ impl Worker {
     /// What changed in this thread's groups since the last time, encoded.
     pub fn changes(&mut self, full: &dyn Fn(u32) -> bool) -> Result<Vec<GroupPart>, DamagedCell> {
         let mut parts = Vec::new();
+        let mut lap = self.steps.start();
         for state in self.groups.iter_mut().flatten() {
             let full = full(state.group);
             let mut writer = ChangesWriter::default();
@@ -295,6 +306,7 @@ impl Worker {
             }
             parts.push(GroupPart { group: state.group, bytes: writer.finish(), full });
         }
+        lap.end(Step::Checkpoint);
         Ok(parts)
     }
 

@@ -3,6 +3,7 @@
 pub mod arena;
 pub mod batch;
 pub mod canonical;
+pub mod cases;
 pub mod cli;
 pub mod clock;
 pub mod decode;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 const LONGEST_LINES: usize = 600;
 
 /// Files that were longer when the rule came, with their length then. They may only shrink; below the limit they go from here.
-const LONG_FILES: &[(&str, usize)] = &[("host/fold/module.rs", 613), ("host/fold/plan.rs", 767)];
+const LONG_FILES: &[(&str, usize)] = &[];
 
 /// Which modules of the host must not be named in which (folder or file below `host/`).
 const MUST_NOT_KNOW: &[(&str, &[&str])] = &[

@@ -237,10 +237,16 @@ impl Udf {
 
     /// Maps rows. A row that fails is named in the result; a call that fails as a whole gives nothing.
     pub fn transform(&self, rows: usize, columns: &[ArrayRef]) -> Result<Mapped, CallFailure> {
-        let mut instance = self.module.inner.pool.take()?;
-        let mapped = self.transform_in(&mut instance, rows, columns);
+        let pool = &self.module.inner.pool;
+        let mut instance = pool.take()?;
+        let mut mapped = self.transform_in(&mut instance, rows, columns);
+        // One row that fails is judged in an instance that nothing ran in before.
+        if rows == 1 && !matches!(mapped, Ok(_) | Err(CallFailure::Input(_))) {
+            instance = pool.start()?;
+            mapped = self.transform_in(&mut instance, rows, columns);
+        }
         if matches!(mapped, Ok(_) | Err(CallFailure::Input(_))) {
-            self.module.inner.pool.give_back(instance);
+            pool.give_back(instance);
         }
         mapped
     }

@@ -13,6 +13,7 @@ mod plan;
 mod run;
 mod split;
 mod tape;
+mod tiles;
 
 mod adapter;
 mod call;
@@ -22,6 +23,7 @@ mod error;
 mod generate;
 mod module;
 mod pool;
+mod upload;
 mod wire;
 
 pub use call::{FoldCall, Folded, Mapped, Udf, op};

@@ -11,9 +11,10 @@
 use crate::call::{FoldCall, Folded, Udf};
 use crate::cell::{self, DamagedCell};
 use crate::error::CallFailure;
-use crate::plan::{BrokenTile, PlannedCell, PlannedProbe, Planner, State};
+use crate::plan::{BrokenTile, PlannedCell, PlannedProbe, Planner};
 use crate::split::{refused_alone, resolve};
 use crate::tape::Origin;
+use crate::tiles::State;
 use crate::window::Window;
 use arrow::array::ArrayRef;
 use std::cell::Cell;

@@ -160,7 +160,7 @@ fn a_value_of_too_large_a_state_is_failed_and_nothing_else() {
             for (step, value) in steps.chunks(2).zip(values) {
                 apart.steps = vec![step.to_vec()];
                 assert!(apart.fold(&udf("grows"), window, &columns).is_empty());
-                assert_eq!(apart.values[0], [value.clone()], "{window:?}");
+                assert_eq!(apart.values[0], std::slice::from_ref(value), "{window:?}");
             }
         }
     }

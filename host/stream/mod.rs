@@ -12,7 +12,7 @@ mod steps;
 mod worker;
 
 pub use compiled::{CompileError, Compiled};
-pub use fold_table::{FeatureRefusal, FoldTableError, GroupTables, Touched, fold_touched};
+pub use fold_table::{FeatureRefusal, FoldTableError, GroupTables, TableFold, Touched, fold_touched};
 pub use judge::judge;
 pub use letter::{Letter, Reason, RefusedBy, load as load_letters, store as store_letters};
 pub use router::{Bounds, Places, RouteError, Routed, RoutedTable, Router};

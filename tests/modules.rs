@@ -27,3 +27,20 @@ pub fn ecommerce() -> &'static [u8] {
         std::fs::read(target.join("wasm32-unknown-unknown/release/ecommerce.wasm")).expect("the module was built")
     })
 }
+
+/// The guest of `host/fold/tests/guests/` with these of its UDFs, names with commas between: good ones and liars.
+pub fn guest(only: &str) -> Vec<u8> {
+    let directory = tempfile::tempdir().expect("a directory for the guest");
+    let module = directory.path().join("guest.wasm");
+    let built = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
+        .args(["--edition", "2024", "--target", "wasm32-unknown-unknown", "--crate-type", "cdylib", "-O"])
+        .args(["-C", "panic=abort", "-o"])
+        .arg(&module)
+        .arg(root().join("host/fold/tests/guests/guest.rs"))
+        .env("GUEST_ONLY", only)
+        .current_dir(root())
+        .output()
+        .expect("rustc runs");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    std::fs::read(module).expect("the guest was written")
+}

@@ -17,6 +17,8 @@ const ORDER: &str = "declare `ordered`, carry the event time (claim `event-time`
                      order (exact sums, for floats)";
 const MERGE: &str =
     "declare not mergeable (leave the claim `mergeable` out), or keep in the state what the whole needs";
+const CONTRACT: &str = "return what the contract lays down, which an SDK does by itself: as many states, offsets and values as \
+                        were asked for, each within its bytes";
 const STATELESS: &str = "keep nothing between calls: no globals that change, no caches that a result can see";
 const ROW_ALONE: &str = "accept or refuse a row by the row alone, never by what the state holds; bound the state another \
                          way, or give a null with a reason at emit";
@@ -107,9 +109,9 @@ impl Trial<'_> {
 
     /// A call on rows that are fine alone: whatever fails is the UDF's dependence on its state.
     fn must_fold(&self, instance: &mut Instance, call: &FoldCall<'_>) -> Result<Folded, ClaimRefused> {
-        self.fold(instance, call).map_err(|failure| {
-            let saw = format!("rows that it takes alone fail together: {failure}");
-            self.refused(saw, ROW_ALONE)
+        self.fold(instance, call).map_err(|failure| match failure {
+            CallFailure::Invalid(_) => self.refused(failure.to_string(), CONTRACT),
+            _ => self.refused(format!("rows that it takes alone fail together: {failure}"), ROW_ALONE),
         })
     }
 

@@ -8,6 +8,8 @@ pub mod cli;
 pub mod clock;
 pub mod decode;
 pub mod define;
+#[cfg(test)]
+mod mangle;
 pub mod online;
 pub mod platform;
 pub mod registry;

@@ -4,10 +4,10 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
-struct Ran {
-    code: i32,
-    out: String,
-    error: String,
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub error: String,
 }
 
 fn command(directory: &Path, arguments: &[&str]) -> Command {
@@ -21,7 +21,7 @@ fn command(directory: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-fn run(directory: &Path, arguments: &[&str]) -> Ran {
+pub fn run(directory: &Path, arguments: &[&str]) -> Ran {
     let Output { status, stdout, stderr } = command(directory, arguments).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     Ran { code: status.code().unwrap_or(-1), out: text(stdout), error: text(stderr) }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "what a test has covered is printed, and kept for who asks with --nocapture")]
 
+mod bad_input;
 mod batch;
 mod cases;
 mod chaos;

@@ -15,9 +15,9 @@ const DAY_US: u64 = 86_400_000_000;
 const NDJSON: &str = "application/x-ndjson";
 const JSON: &str = "application/json";
 
-struct Server {
+pub struct Server {
     base: String,
-    clock: Arc<ManualClock>,
+    pub clock: Arc<ManualClock>,
     platform: Arc<Platform>,
     agent: ureq::Agent,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
@@ -25,14 +25,14 @@ struct Server {
     _directory: tempfile::TempDir,
 }
 
-struct Told {
-    status: u16,
+pub struct Told {
+    pub status: u16,
     media_type: String,
-    body: Value,
+    pub body: Value,
 }
 
 impl Server {
-    fn start() -> Server {
+    pub fn start() -> Server {
         let directory = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::at(NOW_US));
         let storage = Arc::new(LocalStorage::open(directory.path()).unwrap());
@@ -81,7 +81,7 @@ impl Server {
         )
     }
 
-    fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Told {
+    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Told {
         let mut request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.base));
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -97,7 +97,7 @@ impl Server {
         Told { status: response.status().as_u16(), media_type: media_type.unwrap_or_default(), body }
     }
 
-    fn get(&self, path: &str) -> Told {
+    pub fn get(&self, path: &str) -> Told {
         self.send("GET", path, &[], b"")
     }
 

@@ -418,7 +418,7 @@ fn look_through(source: &crate::define::Source, records: &Records, arrival_us: i
     for (row, time_us) in times.values().iter().enumerate() {
         if *time_us > arrival_us.saturating_add(source.max_future_us) {
             dead_lettered += 1;
-            let message = format!("`{}` is later than max_future allows", source.event_time);
+            let message = crate::rows::future_message(source, *time_us, arrival_us);
             errors.insert(decoded.records[row], message);
         }
     }

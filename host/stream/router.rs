@@ -6,7 +6,7 @@ use super::steps::{Step, Steps};
 use crate::decode::{DecodeError, JsonDecoder};
 use crate::define::{Digest, Source, intake};
 use crate::route::{GROUPS, KeyError, Keys, group_of};
-use crate::rows::{Failure, RefusedRow, RowBatch, RowsError, Stage};
+use crate::rows::{Failure, RefusedRow, RowBatch, RowsError, Stage, future_message};
 use crate::source::LogBatch;
 use arrow::array::UInt32Array;
 use std::collections::BTreeSet;
@@ -215,12 +215,8 @@ impl Router {
             return Ok(batch);
         }
         for row in &future {
-            let message = format!(
-                "`{}` is {} s after its arrival, and at most {} s (max_future) are taken: correct the event's time, or raise max_future",
-                self.source.event_time,
-                (batch.event_time_us[*row] - place.arrival_us(batch.records[*row])) / 1_000_000,
-                self.source.max_future_us / 1_000_000,
-            );
+            let arrival_us = place.arrival_us(batch.records[*row]);
+            let message = future_message(&self.source, batch.event_time_us[*row], arrival_us);
             letters.push(self.letter(
                 place,
                 batch.records[*row],

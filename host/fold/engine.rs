@@ -29,7 +29,8 @@ pub struct Limits {
     /// Fuel of one call of `fold` or `transform`, whatever is in it: about a second. One row has as much as thousands,
     /// so what it may use never depends on its company; a call that runs out is cut until one operation is left. A
     /// compiled update takes 10 to 1,000 units with its share of everything, an interpreted one some thousands: 8192
-    /// rows stay far below. What needs the most alone is a merge of two states of the size that is allowed.
+    /// rows stay far below. What needs the most alone is an update of a state of 4 MiB; a merge that is dearer gives a state
+    /// that no value may be made from.
     pub fuel: u64,
     /// Fuel of all calls in which one UDF's claims are tried: some seconds. An honest one takes a hundredth.
     pub fuel_trial: u64,
@@ -56,7 +57,7 @@ impl Default for Limits {
             table_elements: 100_000,
             fuel_start: 2_000_000_000,
             fuel_prepare: 200_000_000,
-            fuel: 2_000_000_000,
+            fuel: 1_000_000_000,
             fuel_trial: 4_000_000_000,
             output_bytes: 96 << 20,
             state_bytes: 4 << 20,

@@ -3,10 +3,13 @@
 pub mod arena;
 pub mod batch;
 pub mod canonical;
+pub mod cases;
 pub mod cli;
 pub mod clock;
 pub mod decode;
 pub mod define;
+#[cfg(test)]
+mod mangle;
 pub mod online;
 pub mod platform;
 pub mod registry;

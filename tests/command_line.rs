@@ -4,10 +4,10 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
-struct Ran {
-    code: i32,
-    out: String,
-    error: String,
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub error: String,
 }
 
 fn command(directory: &Path, arguments: &[&str]) -> Command {
@@ -21,7 +21,7 @@ fn command(directory: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-fn run(directory: &Path, arguments: &[&str]) -> Ran {
+pub fn run(directory: &Path, arguments: &[&str]) -> Ran {
     let Output { status, stdout, stderr } = command(directory, arguments).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     Ran { code: status.code().unwrap_or(-1), out: text(stdout), error: text(stderr) }
@@ -138,11 +138,17 @@ fn a_project_lives_without_a_server() {
     let pushed = here(&["push", "orders", "orders.jsonl"]);
     assert_eq!((pushed.code, pushed.out.as_str()), (0, "2 accepted, 1 dead-lettered\n"), "{}", pushed.error);
     assert!(pushed.error.contains("line 4: "), "{}", pushed.error);
+    let status: serde_json::Value = serde_json::from_str(&here(&["status", "--json"]).out).unwrap();
+    let since = status["views"]["items"]["complete_since"]["sold"].as_str().unwrap_or_default();
+    assert!(since.ends_with('Z') && since > "2026-01-02T12:00:00.001000Z", "since the push arrived: {status}");
     let looked_up = here(&["lookup", "items", "item=a"]);
     assert_eq!(
         looked_up.out,
-        "feature     value  status   newest row                   valid until\n\
-         items.sold  42     PRESENT  2026-01-02T12:00:00.001000Z  -\n",
+        format!(
+            "feature     value  status   newest row                   valid until  complete since\n\
+             items.sold  42     PRESENT  2026-01-02T12:00:00.001000Z  -            {}\n",
+            since.replace(&since[19..26], "")
+        ),
         "{}",
         looked_up.error
     );
@@ -152,6 +158,16 @@ fn a_project_lives_without_a_server() {
     let letters = here(&["dead-letters", "list", "--json"]);
     let told: serde_json::Value = serde_json::from_str(&letters.out).unwrap();
     assert_eq!(told["dead_letters"][0]["raw"], "nothing", "{told}");
+    let replayed = here(&["dead-letters", "replay"]);
+    assert_eq!(replayed.code, 0, "{}", replayed.error);
+    assert!(
+        replayed.out.contains("refused again: ") && replayed.out.ends_with("1 refused again, 0 closed\n"),
+        "{}",
+        replayed.out
+    );
+    let id = told["dead_letters"][0]["id"].as_str().unwrap_or_default().to_owned();
+    assert!(here(&["dead-letters", "show", &id]).out.contains("raw: nothing"), "{}", told);
+    assert_eq!(here(&["dead-letters", "replay", "nothing"]).code, 2);
     assert!(here(&["get", "sources"]).out.contains("orders  at, item, count"));
 }
 

@@ -2,12 +2,14 @@
 
 #![allow(clippy::print_stdout, reason = "what a test has covered is printed, and kept for who asks with --nocapture")]
 
+mod bad_input;
 mod batch;
 mod cases;
 mod chaos;
 mod claims;
 mod command_line;
 mod crash;
+mod letters;
 mod modules;
 mod paths;
 mod reference;

@@ -9,23 +9,6 @@ pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The fold's own test guest with this UDF alone, built by a bare `rustc`.
-pub fn guest(udf: &str) -> Vec<u8> {
-    let source = root().join("host/fold/tests/guests/guest.rs");
-    let built = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("guest-{udf}.wasm"));
-    let status = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
-        .args(["--edition", "2024", "--target", "wasm32-unknown-unknown", "--crate-type", "cdylib", "-O"])
-        .args(["-C", "panic=abort", "-o"])
-        .arg(&built)
-        .arg(&source)
-        .env("ONLY_UDF", udf)
-        .current_dir(root())
-        .status()
-        .expect("rustc runs");
-    assert!(status.success(), "the guest builds");
-    std::fs::read(built).expect("the guest was written")
-}
-
 /// The bytes of the e-commerce module, in the place where the example's definitions look for it.
 pub fn ecommerce() -> &'static [u8] {
     static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
@@ -43,4 +26,21 @@ pub fn ecommerce() -> &'static [u8] {
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
         std::fs::read(target.join("wasm32-unknown-unknown/release/ecommerce.wasm")).expect("the module was built")
     })
+}
+
+/// The guest of `host/fold/tests/guests/` with these of its UDFs, names with commas between: good ones and liars.
+pub fn guest(only: &str) -> Vec<u8> {
+    let directory = tempfile::tempdir().expect("a directory for the guest");
+    let module = directory.path().join("guest.wasm");
+    let built = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
+        .args(["--edition", "2024", "--target", "wasm32-unknown-unknown", "--crate-type", "cdylib", "-O"])
+        .args(["-C", "panic=abort", "-o"])
+        .arg(&module)
+        .arg(root().join("host/fold/tests/guests/guest.rs"))
+        .env("ONLY_UDF", only)
+        .current_dir(root())
+        .output()
+        .expect("rustc runs");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    std::fs::read(module).expect("the guest was written")
 }

@@ -14,7 +14,6 @@ pub struct Shown {
     /// By value column.
     pub values: BTreeMap<String, (Status, Value)>,
     pub event_us: Option<i64>,
-    pub valid_until_us: Option<i64>,
 }
 
 /// Looks an entity up at `now_us`, once the expiries that the clock asks for have been folded.
@@ -49,7 +48,6 @@ pub fn look(
         return Shown {
             values: columns.map(|(reference, column)| (reference.feature.clone(), value(column))).collect(),
             event_us: times.event_us[0],
-            valid_until_us: times.valid_until_us[0],
         };
     }
     panic!("values of `{view}` stay behind the clock: {entity:?}")

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 const LONGEST_LINES: usize = 600;
 
 /// Files that were longer when the rule came, with their length then. They may only shrink; below the limit they go from here.
-const LONG_FILES: &[(&str, usize)] = &[("host/source/push_log.rs", 685), ("host/stream/runtime.rs", 613)];
+const LONG_FILES: &[(&str, usize)] = &[];
 
 /// Which modules of the host must not be named in which (folder or file below `host/`).
 const MUST_NOT_KNOW: &[(&str, &[&str])] = &[

@@ -12,7 +12,7 @@ use super::settings::Progress;
 use super::slice::Slice;
 use super::sort_row::{LOG_ORIGIN, Origin, SortSchema, Telling, pack, place_of};
 use crate::decode::{ColumnsDecoder, DecodeError, Decoded, JsonDecoder};
-use crate::rows::{Failure, RowBatch, Stage};
+use crate::rows::{Failure, RowBatch, Stage, future_message};
 use crate::source::LogBatch;
 use arrow::array::UInt32Array;
 use arrow::record_batch::RecordBatch;
@@ -234,12 +234,7 @@ impl Scan {
         }
         for row in &future {
             let record = decoded.records[*row];
-            let message = format!(
-                "`{}` is {} s after its arrival, and at most {} s (max_future) are taken: correct the event's time, or raise max_future",
-                source.event_time,
-                (times.event_time_us[*row] - arrival_us(record)) / 1_000_000,
-                source.max_future_us / 1_000_000,
-            );
+            let message = future_message(source, times.event_time_us[*row], arrival_us(record));
             self.tell_all(origin, record, message);
         }
         let kept: Vec<u32> = (0..times.rows).filter(|row| !is_future(row)).map(|row| row as u32).collect();

@@ -51,7 +51,11 @@ pub fn run(args: &LookupArgs, global: &Global) -> anyhow::Result<ExitCode> {
         false => asked["features"] = json!([args.name]),
     }
     let told = reach.post_json(&reach.path(&["features"])?, &asked)?;
-    print(&if global.json { told.to_string() } else { table(&told) })?;
+    if global.json {
+        print(&told.to_string())?;
+    } else {
+        print(&table(&told, &reach.get(&reach.path(&["status"])?)?["views"]))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -82,8 +86,9 @@ impl Registered {
     }
 }
 
-fn table(told: &Value) -> String {
-    let mut table = Table::new(&["feature", "value", "status", "newest row", "valid until", ""]);
+/// `views`: since when the values of each are complete.
+fn table(told: &Value, views: &Value) -> String {
+    let mut table = Table::new(&["feature", "value", "status", "newest row", "valid until", "complete since", ""]);
     for (name, column) in told["columns"].as_object().into_iter().flatten() {
         let first = |member: &str| match &column[member][0] {
             Value::Null => "-".to_owned(),
@@ -96,8 +101,16 @@ fn table(told: &Value) -> String {
             (_, true) => "stale: an expiry is still due".to_owned(),
             _ => String::new(),
         };
-        let shown = name.replacen("__", ".", 1);
-        table.row([shown, first("values"), first("statuses"), first("event_timestamps"), first("valid_until"), remark]);
+        let (view, value) = name.split_once("__").unwrap_or((name, ""));
+        // Whole seconds are enough for people; on-demand values are as complete as what they are computed from.
+        let since = match views[view]["complete_since"][value].as_str() {
+            Some(time) if time.ends_with('Z') => format!("{}Z", time.split('.').next().unwrap_or_default()),
+            Some(word) => word.to_owned(),
+            None => "-".to_owned(),
+        };
+        let shown = format!("{view}.{value}");
+        let (newest, until) = (first("event_timestamps"), first("valid_until"));
+        table.row([shown, first("values"), first("statuses"), newest, until, since, remark]);
     }
     table.text()
 }
@@ -119,12 +132,13 @@ mod tests {
             "v__b__c": column(Value::Null, "ERROR", false, json!("division by zero")),
             "v__d": column(json!(1), "PRESENT", true, Value::Null),
         } });
+        let views = json!({ "v": { "complete_since": { "a": "beginning", "d": "2026-01-01T10:00:00.123456Z" } } });
         let lines = [
-            "feature  value  status   newest row                   valid until",
-            "v.a      12.5   PRESENT  2026-01-02T10:00:00.000000Z  -",
-            "v.b__c   -      ERROR    2026-01-02T10:00:00.000000Z  -            division by zero",
-            "v.d      1      PRESENT  2026-01-02T10:00:00.000000Z  -            stale: an expiry is still due",
+            "feature  value  status   newest row                   valid until  complete since",
+            "v.a      12.5   PRESENT  2026-01-02T10:00:00.000000Z  -            beginning",
+            "v.b__c   -      ERROR    2026-01-02T10:00:00.000000Z  -            -                     division by zero",
+            "v.d      1      PRESENT  2026-01-02T10:00:00.000000Z  -            2026-01-01T10:00:00Z  stale: an expiry is still due",
         ];
-        assert_eq!(table(&told), lines.join("\n"));
+        assert_eq!(table(&told, &views), lines.join("\n"));
     }
 }

@@ -17,6 +17,7 @@ mod progress;
 mod push;
 mod table;
 mod udf;
+mod udf_cases;
 mod udf_flags;
 
 use crate::clock::{Clock, SystemClock};

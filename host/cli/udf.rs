@@ -1,5 +1,6 @@
 //! `onefold udf`: write a UDF, build its module, try it.
 
+use super::udf_cases;
 use super::udf_flags;
 use super::{Failure, Global, note, print};
 use crate::define::check_name;
@@ -35,7 +36,7 @@ enum UdfAction {
         #[arg(default_value = ".")]
         dir: PathBuf,
     },
-    /// Build, run the project's own tests, then its cases on every path: stream, batch, point in time.
+    /// Build, run the project's own tests, then its cases on every path: stream, snapshot, point in time, on demand.
     #[command(after_help = "Example: onefold udf test my_features")]
     Test {
         /// The project.
@@ -57,14 +58,14 @@ const TEMPLATE: [(&str, &str); 4] = [
 /// Where this program was built, if that is still a checkout.
 const SDK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sdk/rust");
 
-pub fn run(args: &UdfArgs, _global: &Global) -> anyhow::Result<ExitCode> {
+pub fn run(args: &UdfArgs, global: &Global) -> anyhow::Result<ExitCode> {
     match &args.action {
         UdfAction::New { name, lang, sdk } => new(name, lang, sdk.as_deref())?,
         UdfAction::Build { dir } => {
             let module = build(dir)?;
             print(&module.display().to_string())?;
         }
-        UdfAction::Test { dir } => return test(dir),
+        UdfAction::Test { dir } => return test(dir, global),
         UdfAction::Bench { .. } => {
             return Err(Failure::Input("`onefold udf bench` is not in this version yet".to_owned()).into());
         }
@@ -120,14 +121,19 @@ fn build(dir: &Path) -> anyhow::Result<PathBuf> {
     Ok(module)
 }
 
-fn test(dir: &Path) -> anyhow::Result<ExitCode> {
+fn test(dir: &Path, global: &Global) -> anyhow::Result<ExitCode> {
     let module = build(dir)?;
-    let dir = project_directory(dir)?;
-    let mut command = cargo(&dir);
+    let mut command = cargo(&project_directory(dir)?);
     command.arg("test");
+    if global.json {
+        // Standard output is for the report.
+        command.stdout(std::io::stderr());
+    }
     finish(command, "a test of the project failed")?;
     note(&format!("{} and its own tests are fine", module.display()));
-    Ok(ExitCode::SUCCESS)
+    let name = module.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let holds = udf_cases::run(dir, &module, &name, global)?;
+    Ok(if holds { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 fn project_directory(dir: &Path) -> Result<PathBuf, Failure> {

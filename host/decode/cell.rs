@@ -231,7 +231,10 @@ fn unescaped(text: &Text) -> Vec<u8> {
 fn push_unescaped(text: &Text, data: &mut Vec<u8>) -> Result<(), String> {
     let before = data.len();
     if unescape(text.raw, data).is_none() {
-        return Err(format!("`{}` has an escape that is half a surrogate pair, no character", excerpt(text.raw)));
+        return Err(format!(
+            "`{}` has an escape that is half a surrogate pair, no character: send both halves",
+            excerpt(text.raw)
+        ));
     }
     let size = data.len() - before;
     if size > VALUE_LIMIT_BYTES {
@@ -250,7 +253,7 @@ pub(super) fn above_limit_text(size: usize) -> String {
 }
 
 fn too_large_for_float(text: &[u8]) -> Outcome {
-    Outcome::Failed(format!("{} is beyond the largest float", excerpt(text)))
+    Outcome::Failed(format!("{} is beyond the largest float: send less, or \"Infinity\"", excerpt(text)))
 }
 
 fn failed(raw: &[u8], decode: DecodeAs, values: &Values) -> Outcome {
@@ -272,6 +275,12 @@ fn failed(raw: &[u8], decode: DecodeAs, values: &Values) -> Outcome {
             "timestamp takes RFC 3339 text with an offset (timestamp_ms and the like: a number)"
         }
         (_, Values::Utf8 { .. }) => "utf8 takes text",
+        (_, Values::Binary { .. }) if found == "text" => {
+            return Outcome::Failed(format!(
+                "`{}` is no base64: binary takes that of the alphabet with + and /",
+                excerpt(raw)
+            ));
+        }
         (_, Values::Binary { .. }) => "binary takes base64 text",
         (_, Values::List { .. }) => "a list type takes a list",
     };

@@ -275,7 +275,7 @@ impl JsonDecoder {
         let Key { name, target, .. } = &self.nodes[node].keys[key];
         let target = target.clone();
         if again {
-            let why = format!("`{}` is there twice", super::excerpt(name));
+            let why = format!("`{}` is there twice: send it once", super::excerpt(name));
             self.fail_all(&target, row, &why);
             return Ok(());
         }
@@ -291,7 +291,7 @@ impl JsonDecoder {
             (Some(below), Some(b'{')) => self.read_object(&mut Cursor::new(raw), below, row, depth + 1),
             (Some(below), _) => {
                 let name = &self.nodes[node].keys[key].name;
-                let why = format!("`{}` is no object", super::excerpt(name));
+                let why = format!("`{}` is no object: this column stands inside it", super::excerpt(name));
                 self.fail_all(&Target::Several { columns: Vec::new(), node: Some(below) }, row, &why);
                 Ok(())
             }

@@ -85,5 +85,13 @@ fn excerpt(text: &[u8]) -> String {
     const SHOWN: usize = 60;
     let shown = String::from_utf8_lossy(text.get(..SHOWN).unwrap_or(text));
     let more = if text.len() > SHOWN { "…" } else { "" };
-    format!("{}{more}", shown.trim_end_matches('\u{fffd}').escape_debug())
+    let mut text = String::with_capacity(shown.len() + more.len());
+    for character in shown.trim_end_matches('\u{fffd}').chars() {
+        // As it was sent, but for what would break a line or a terminal.
+        match character {
+            '"' | '\'' | '\\' => text.push(character),
+            other => text.extend(other.escape_debug()),
+        }
+    }
+    text + more
 }

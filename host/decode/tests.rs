@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::define::{DecodeAs, Source, SourceColumn};
+use crate::mangle::{outside, outside_text};
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
 use onefold_fold::Kind;
@@ -70,7 +71,7 @@ fn integers() {
     }
     assert_eq!(
         int64(r#""12""#).unwrap_err(),
-        "`\\\"12\\\"` is text: int64 takes an integer of 64 bits without point, exponent or quotes"
+        "`\"12\"` is text: int64 takes an integer of 64 bits without point, exponent or quotes"
     );
 }
 
@@ -318,6 +319,45 @@ proptest! {
             let raw = o.is_valid(row).then(|| reread(o.as_string::<i32>().value(row)));
             let whole = reread(&events[row]).get("o").cloned().filter(|part| !part.is_null());
             prop_assert_eq!(raw, whole);
+        }
+    }
+}
+
+/// An event with a value of every kind.
+const EVERY_KIND: &str = r#"{"at":1,"b":true,"i":-12,"f":1.5e-3,"t":"2026-01-02T10:00:00.5+01:30","s":1.5,"ms":17.25,
+ "x":"a\u00e9\ud83d\ude00\n","y":"aGk/","ints":[1,null],"reals":[0.1,"NaN"],"texts":["a",""],"o":{"i":7,"p":{"q":[{}]}}}"#;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2048))]
+
+    /// Whatever comes, each event is a row or refused, and each row has a cell of every column or a failure.
+    #[test]
+    fn outside_events_are_rows_or_refused(events in prop::collection::vec(outside(EVERY_KIND.as_bytes()), 1..4)) {
+        let kind = |name, kind| (name, DecodeAs::Kind(kind), name);
+        let columns = [
+            kind("b", Kind::Boolean), kind("i", Kind::Int64), kind("f", Kind::Float64), kind("t", Kind::Timestamp),
+            ("s", DecodeAs::TimestampSeconds, "s"), ("ms", DecodeAs::TimestampMillis, "ms"), kind("x", Kind::Utf8),
+            kind("y", Kind::Binary), kind("ints", Kind::Int64List), kind("reals", Kind::Float32List),
+            kind("texts", Kind::Utf8List), ("oi", DecodeAs::Kind(Kind::Int64), "o.i"), ("o", DecodeAs::Json, "o"),
+            ("all", DecodeAs::Json, ""),
+        ];
+        let mut decoder = JsonDecoder::new(&source(&columns)).unwrap();
+        let decoded = decoder.decode(events.iter().map(Vec::as_slice)).unwrap();
+        prop_assert_eq!(decoded.records.len() + decoded.refused.len(), events.len());
+        prop_assert_eq!(decoded.batch.num_rows(), decoded.records.len());
+        for column in decoded.batch.columns() {
+            prop_assert!(column.to_data().validate_full().is_ok());
+        }
+        for failure in &decoded.cell_failures {
+            prop_assert!(decoded.batch.column(failure.column as usize).is_null(failure.row as usize));
+            prop_assert!(!failure.message.contains('\n'), "{}", failure.message);
+        }
+    }
+
+    #[test]
+    fn outside_times_are_of_the_calendar_or_refused(text in outside_text("2026-02-28T23:59:60.123456789-23:59")) {
+        if let Ok(us) = parse_rfc3339(text.as_bytes()) {
+            prop_assert!((FIRST_US..=LAST_US).contains(&us), "{text}: {us}");
         }
     }
 }

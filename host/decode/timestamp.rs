@@ -11,7 +11,7 @@ const DAY_SECONDS: i64 = 86_400;
 
 /// The time that an RFC 3339 text with an offset says, floored to microseconds. The error says what is wrong with it.
 pub fn parse_rfc3339(text: &[u8]) -> Result<i64, &'static str> {
-    const FORM: &str = "no RFC 3339 time with an offset (2026-01-31T12:00:00Z)";
+    const FORM: &str = "no RFC 3339 time with an offset and a year of four digits (2026-01-31T12:00:00Z)";
     let (Some(fixed), Some(rest)) = (text.first_chunk::<19>(), text.get(19..)) else { return Err(FORM) };
     let mut bad = 0u8;
     let mut digit = |at: usize| {
@@ -93,7 +93,7 @@ pub(super) fn in_range(us: i64) -> Result<i64, &'static str> {
     if (FIRST_US..=LAST_US).contains(&us) { Ok(us) } else { Err(OUT_OF_RANGE) }
 }
 
-const OUT_OF_RANGE: &str = "a time outside the years 0001 to 9999";
+const OUT_OF_RANGE: &str = "a time outside the years 0001 to 9999: see to its unit";
 
 fn narrow(us: i128) -> Result<i64, &'static str> {
     i64::try_from(us).map_err(|_| OUT_OF_RANGE).and_then(in_range)

@@ -5,7 +5,9 @@
 //! does not use is left out, so that later options leave old fingerprints alone.
 
 use super::canonical::canonical_json;
-use super::{Digest, Feature, FeatureView, OnDemandFeature, OnDemandInput, Project, Source, Transform, UdfUse};
+use super::{
+    Digest, Feature, FeatureView, OnDemandFeature, OnDemandInput, Project, Source, SourceColumn, Transform, UdfUse,
+};
 use onefold_fold::{Comparison, Window};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -53,9 +55,32 @@ pub fn fill(project: &mut Project) {
 /// The digest of what makes an entity table: rows of one source under the same keys. Views with equal ones share
 /// known-ness and the columns of state.
 pub fn entity_table(project: &Project, view: &FeatureView) -> Option<Digest> {
-    let source = project.sources.get(&view.source)?;
+    Some(entity_table_of(project.sources.get(&view.source)?, view))
+}
+
+/// [`entity_table`] of a view whose source is at hand.
+pub fn entity_table_of(source: &Source, view: &FeatureView) -> Digest {
     let lineage = Lineage::new(source, view);
-    Some(digest("entity-table", Value::Object(table_parts(&lineage, source, view))))
+    digest("entity-table", Value::Object(table_parts(&lineage, source, view)))
+}
+
+/// The digest of what decides whether an event of a source is a row at all: its event time and `max_future`. Every
+/// feature of the source has both in its fingerprint: where the intake is another, so are all of them.
+pub fn intake(source: &Source) -> Digest {
+    digest("intake", Value::Object(intake_parts(source)))
+}
+
+fn intake_parts(source: &Source) -> Map<String, Value> {
+    let event_time = source.columns.iter().find(|column| column.name == source.event_time).map(of_column);
+    let mut parts = Map::new();
+    parts.insert("source".to_owned(), json!(source.lineage));
+    parts.insert("event_time".to_owned(), event_time.unwrap_or(Value::Null));
+    parts.insert("max_future_us".to_owned(), json!(source.max_future_us));
+    parts
+}
+
+fn of_column(column: &SourceColumn) -> Value {
+    json!({ "type": column.decode, "event": column.stream_path, "file": column.batch_column })
 }
 
 /// Fingerprint and place among the feature's outputs, by view and value column.
@@ -84,8 +109,7 @@ impl Lineage {
     fn new(source: &Source, view: &FeatureView) -> Lineage {
         let mut lineage = Lineage { columns: BTreeMap::new(), not_one_to_one: Vec::new() };
         for column in &source.columns {
-            let from = json!({ "type": column.decode, "event": column.stream_path, "file": column.batch_column });
-            lineage.columns.insert(column.name.clone(), from);
+            lineage.columns.insert(column.name.clone(), of_column(column));
         }
         for transform in source.transforms.iter().chain(&view.transforms) {
             lineage.add(source, transform);
@@ -127,11 +151,8 @@ impl Lineage {
 fn table_parts(lineage: &Lineage, source: &Source, view: &FeatureView) -> Map<String, Value> {
     let keys: Vec<Value> =
         view.join_keys.iter().map(|key| json!({ "column": lineage.of(&key.column), "kind": key.kind })).collect();
-    let mut parts = Map::new();
-    parts.insert("source".to_owned(), json!(source.lineage));
+    let mut parts = intake_parts(source);
     parts.insert("join_keys".to_owned(), Value::Array(keys));
-    parts.insert("event_time".to_owned(), lineage.of(&source.event_time));
-    parts.insert("max_future_us".to_owned(), json!(source.max_future_us));
     if !lineage.not_one_to_one.is_empty() {
         parts.insert("transforms".to_owned(), Value::Array(lineage.not_one_to_one.clone()));
     }

@@ -26,10 +26,11 @@ mod window_text;
 pub use canonical::canonical_json;
 pub use catalog::{ModuleCatalog, PreparedFacts, UdfRole, Wanted};
 pub use check::{
-    Break, CheckOptions, Checked, LookupCase, ModuleFile, Pins, Referred, TestCase, check, module_files, project_name,
+    Break, CheckOptions, Checked, EntityStatus, LookupCase, ModuleFile, Pins, Referred, TestCase, check, module_files,
+    project_name,
 };
 pub use error::{DefineError, Problem};
-pub use fingerprint::{FOLD_RULES, entity_table};
+pub use fingerprint::{FOLD_RULES, entity_table, entity_table_of, intake};
 pub use located::{Located, NotYet};
 pub use lock::{Lock, LockLine, Upgrade};
 pub use model::*;

@@ -262,3 +262,57 @@ fn anchors_do_not_explode() {
     let error = read_text("bomb.yaml", &text).unwrap_err().to_string();
     assert!(error.starts_with("bomb.yaml:"), "{error}");
 }
+
+mod outside_text {
+    use super::*;
+    use crate::define::{duration_text, parse_duration};
+    use crate::mangle::outside_text;
+    use proptest::prelude::*;
+
+    const GOOD: &str = include_str!("../../tests/data/define/good.yaml");
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1024))]
+
+        /// Whatever is sent is documents or problems, each with a line of the text.
+        #[test]
+        fn is_documents_or_problems(text in outside_text(GOOD)) {
+            match read_text("body", &text) {
+                Ok(definitions) => {
+                    let _ = crate::define::module_files(&definitions);
+                    let _ = crate::define::project_name(&definitions, None);
+                }
+                Err(error) => {
+                    prop_assert!(!error.problems().is_empty());
+                    for problem in error.problems() {
+                        let lines = text.split('\n').count() as u32;
+                        prop_assert!(problem.line <= lines + 1, "{problem} of {lines} lines");
+                        prop_assert!(!problem.message.contains('\n'), "{problem}");
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn is_json_or_a_problem(text in outside_text(r#"[{"kind":"entity","name":"e","join_keys":{"k":"utf8"}}]"#)) {
+            let _ = read_text("body", &text);
+        }
+
+        #[test]
+        fn is_a_duration_or_none(text in outside_text("-36525d23h59m59s999ms")) {
+            if let Ok(us) = parse_duration(&text) {
+                let words = duration_text(us).replace(" ", "");
+                prop_assert_eq!(parse_duration(&words), Ok(us), "{}", text);
+            }
+        }
+
+        #[test]
+        fn is_a_window_or_a_problem(window in outside_text("{ sliding: 30d, hop: 1d, offset: 7d, align: -9h }")) {
+            let text = format!("kind: feature_view\nname: v\nentities: [e]\nsource: s\nfeatures:\n  f: {{ udf: std.count, window: {window} }}\n");
+            let _ = read_text("body", &text);
+            if let Ok(typed) = crate::define::read_yaml::<crate::define::located::TextOr<crate::define::typed::WindowShape>>("w", &window) {
+                let _ = crate::define::window_text::resolve_window(&typed);
+            }
+        }
+    }
+}

@@ -355,7 +355,22 @@ pub struct LookupShape {
     pub request: BTreeMap<String, Value>,
     /// All of the view's if missing.
     pub features: Option<Vec<Located<String>>>,
+    /// Values by feature; what is not named is not compared.
+    #[serde(default)]
     pub expect: BTreeMap<String, Value>,
+    /// KNOWN, NOT_FOUND or OUTSIDE_MAX_AGE: what the entity must be.
+    pub expect_status: Option<Located<String>>,
+    /// RFC 3339, or null for never: until when the values must hold without a new event.
+    #[serde(default, deserialize_with = "given")]
+    pub expect_valid_until: Option<Value>,
+    /// Asked as a row of a training set alone.
+    #[serde(default)]
+    pub label: bool,
+}
+
+/// Tells a null that was typed from nothing at all.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 impl<'de> Deserialize<'de> for OnlineIn {

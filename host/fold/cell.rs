@@ -269,3 +269,42 @@ pub fn persisted_tiles<'a>(window: &Window, persisted: &'a [u8]) -> Result<Vec<P
     }
     Ok(tiles.iter().map(|tile| (tile.index, &persisted[tile.state.start..tile.state.end], tile.state.failed)).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        /// A checkpoint's cell is tiles or damaged, whatever its bytes; what can be restored persists as it was read.
+        #[test]
+        fn outside_bytes_are_a_cell_or_damaged(
+            mut bytes in prop::collection::vec(prop_oneof![0u8..6, any::<u8>()], 0..40),
+            tiles in prop::collection::vec((-3i64..300, prop::collection::vec(any::<u8>(), 0..4), any::<bool>()), 0..4),
+            valid: bool,
+            at in any::<prop::sample::Index>(),
+            bit in 0u8..8,
+        ) {
+            if valid {
+                bytes.clear();
+                put_tiles(&mut bytes, tiles.len(), tiles.iter().map(|(index, state, failed)| (*index, &state[..], *failed)));
+                let at = at.index(bytes.len());
+                bytes[at] ^= 1 << bit;
+            }
+            for window in [Window::Unbounded, Window::Tumbling { size_us: 1000, closed: false, align_us: 0 }] {
+                let (mut head, mut tail) = (Vec::new(), Vec::new());
+                if restore(&window, &bytes, &mut head, &mut tail).is_ok() {
+                    let mut again = Vec::new();
+                    prop_assert!(persist(&window, &head, &tail, &mut again).is_ok());
+                    let read = persisted_tiles(&window, &bytes);
+                    prop_assert_eq!(read.map(|tiles| tiles.len()), persisted_tiles(&window, &again).map(|tiles| tiles.len()));
+                }
+                let _ = persisted_tiles(&window, &bytes);
+                let _ = read_head(&bytes, 0, bytes.len());
+                let _ = read_tail(&bytes, 0, bytes.len(), &mut Vec::new(), &mut Vec::new());
+            }
+        }
+    }
+}

@@ -56,6 +56,10 @@ const MAPPING: Law = Law {
     rule: "a transform gives the rows that it claims, and what a row gives depends on that row alone",
     remedy: "give exactly the rows that are claimed, within the contract; name a failing row in `failed`",
 };
+const CONTRACT: Law = Law {
+    rule: "what a call returns is as the contract lays it down",
+    remedy: "return as many states, offsets and values as were asked for, each within its bytes; an SDK does it by itself",
+};
 const EFFORT: Law = Law {
     rule: "a trial of a few hundred calls of 200 rows ends within its fuel",
     remedy: "make the work per row smaller",
@@ -181,9 +185,10 @@ impl Trial<'_> {
 
     /// A call on rows that are fine alone: whatever fails is the UDF's dependence on its state.
     fn must_fold(&self, instance: &mut Instance, call: &FoldCall<'_>) -> Result<Folded, ClaimRefused> {
-        self.fold(instance, call).map_err(|failure| match self.within_fuel() {
-            Err(spent) => self.refused(spent.to_string(), &EFFORT),
-            Ok(()) => self.refused(format!("rows that it takes alone fail together: {failure}"), &ROW_ALONE),
+        self.fold(instance, call).map_err(|failure| match (self.within_fuel(), &failure) {
+            (Err(spent), _) => self.refused(spent.to_string(), &EFFORT),
+            (Ok(()), CallFailure::Invalid(_)) => self.refused(failure.to_string(), &CONTRACT),
+            (Ok(()), _) => self.refused(format!("rows that it takes alone fail together: {failure}"), &ROW_ALONE),
         })
     }
 

@@ -46,7 +46,7 @@ pub enum CallFailure {
     #[error("{} ops failed, the first (op {}): {}", .0.len(), .0.first().map_or(0, |op| op.0), .0.first().map_or("", |op| op.1.as_str()))]
     Ops(Vec<(u32, String)>),
     /// The module trapped; the text is the engine's, without addresses.
-    #[error("trap: {0}")]
+    #[error("trap: {0}; a udf answers a row that it cannot take with an error, and never traps")]
     Trap(String),
     /// The call used up its fuel.
     #[error("out of fuel: the call took more than {0} units; make the work per row smaller")]

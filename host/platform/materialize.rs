@@ -1,18 +1,21 @@
 //! `materialize`: state from a source's files and log together, as a checkpoint that the stream goes on from.
 
 use super::history::Pins;
+use super::letters::judged;
 use super::recover::{layout_over, stored_tables};
 use super::{PlatformError, ProjectHost};
 use crate::batch::{
-    BatchError, BatchHost, BatchSettings, LogRows, MaterializeAsk, Progress, RefusalSink, Rows, StateSink, list_files,
+    BatchError, BatchHost, BatchSettings, LogRows, MaterializeAsk, Place, Progress, Refusal, RefusalSink, Rows,
+    StateSink, list_files,
 };
-use crate::define::{Digest, Feature, Source};
+use crate::define::{Digest, Feature, Project, Source};
 use crate::route::{GROUPS, group_of, hash};
 use crate::rows::{Layout, RowSet};
+use crate::source::PushLog;
 use crate::state::{Barrier, ChangesWriter, Checkpoints, EntityRecord, GroupPart, SourceClock};
-use crate::stream::{Compiled, clocks_of, table_records};
+use crate::stream::{Compiled, Letter, clocks_of, store_letters, table_records};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What is asked.
 #[derive(Clone, Debug, Default)]
@@ -89,7 +92,7 @@ impl ProjectHost {
         })
         .map_err(|error| PlatformError::Invalid(error.to_string()))?;
         let prepare = self.preparer();
-        let compiled = Compiled::new(layout, &prepare)?;
+        let compiled = Arc::new(Compiled::new(layout, &prepare)?);
         let ends: BTreeMap<String, u64> = logs.iter().map(|(name, log)| (name.clone(), log.end_position())).collect();
         let rows = Rows {
             logs: logs
@@ -100,7 +103,8 @@ impl ProjectHost {
             from_us: request.from_us,
             to_us: request.to_us,
         };
-        let host = BatchHost { project: &project, prepare: &prepare, settings, refusals, progress };
+        let refusals = Arc::new(LogRefusals { told: refusals, positions: Mutex::default() });
+        let host = BatchHost { project: &project, prepare: &prepare, settings, refusals: refusals.clone(), progress };
         let ask = MaterializeAsk { layout: &compiled.layout, views: views.clone() };
         let mut sink = GroupedEntities::new(compiled.layout.tables.len());
         let done = host.materialize(&ask, &rows, &mut sink)?;
@@ -118,6 +122,9 @@ impl ProjectHost {
         }
         let barrier = Barrier { positions, clocks, tables: table_records(&compiled) };
         let parts = sink.into_parts(&compiled);
+        let letters = self.letters_of(&refusals.positions(), &compiled, &project, &logs)?;
+        let name = format!("{:020}-{}", checkpoints.epoch() + 1, checkpoints.writer());
+        store_letters(self.storage().as_ref(), self.name(), &name, &letters)?;
         let checkpoint_epoch = checkpoints.commit(&barrier, &parts)?;
         Ok(MaterializeSummary {
             views: compiled
@@ -131,6 +138,49 @@ impl ProjectHost {
             entities: done.entities,
             checkpoint_epoch,
         })
+    }
+}
+
+impl ProjectHost {
+    /// The letters of these records of logs, as far as they are not stored yet: the stream goes on behind them and
+    /// would never write them.
+    fn letters_of(
+        &self,
+        positions: &BTreeMap<String, BTreeSet<u64>>,
+        compiled: &Arc<Compiled>,
+        project: &Project,
+        logs: &BTreeMap<String, Arc<PushLog>>,
+    ) -> Result<Vec<Letter>, PlatformError> {
+        let stored: BTreeSet<Letter> = self.dead_letters(None)?.into_iter().collect();
+        let mut letters = Vec::new();
+        for (name, positions) in positions {
+            let (Some(source), Some(log)) = (project.sources.get(name), logs.get(name)) else { continue };
+            letters.extend(judged(compiled, source, log, positions)?);
+        }
+        letters.retain(|letter| !stored.contains(letter));
+        Ok(letters)
+    }
+}
+
+/// Passes refusals on, and notes where in the logs they were.
+struct LogRefusals {
+    told: Arc<dyn RefusalSink>,
+    positions: Mutex<BTreeMap<String, BTreeSet<u64>>>,
+}
+
+impl LogRefusals {
+    fn positions(&self) -> BTreeMap<String, BTreeSet<u64>> {
+        self.positions.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl RefusalSink for LogRefusals {
+    fn refused(&self, refusal: Refusal) {
+        if let Place::Log { position } = refusal.place {
+            let mut positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
+            positions.entry(refusal.source.clone()).or_default().insert(position);
+        }
+        self.told.refused(refusal);
     }
 }
 

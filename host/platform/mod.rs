@@ -3,9 +3,11 @@
 mod batch;
 mod error;
 mod history;
+mod letters;
 mod materialize;
 mod project;
 mod recover;
+mod since;
 mod verify;
 
 /// What work on the history runs with, for those who do not know how it is done.
@@ -15,9 +17,11 @@ pub use crate::source::{IdempotencyKey, LogError, Records};
 pub use batch::{BatchDone, BatchRequest};
 pub use error::PlatformError;
 pub use history::Pins;
+pub use letters::{Outcome, ReplayRequest, Replayed};
 pub use materialize::{MaterializeRequest, MaterializeSummary};
 pub use project::{Live, ProjectHost, ProjectStatus, Pushed};
 pub use recover::{Recovery, layout_over, stored_tables};
+pub use since::CompleteSince;
 pub use verify::{Difference, Verified};
 
 use crate::clock::Clock;

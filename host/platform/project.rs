@@ -9,9 +9,7 @@ use crate::registry::{ModuleCache, Proposal, Registry, Revision, commit};
 use crate::route::GROUPS;
 use crate::source::{Append, IdempotencyKey, LogSettings, PushLog, Records};
 use crate::storage::Storage;
-use crate::stream::{
-    Compiled, Letter, RouteError, Stopped, Stream, StreamParts, StreamSettings, StreamStatus, load_letters,
-};
+use crate::stream::{Compiled, RouteError, Stopped, Stream, StreamParts, StreamSettings, StreamStatus};
 use arrow::array::AsArray;
 use arrow::datatypes::TimestampMicrosecondType;
 use bytes::Bytes;
@@ -25,6 +23,9 @@ use std::time::Duration;
 const ERRORS_SHOWN: usize = 20;
 /// How long `start` waits for rows that were in the log already; there may be hours of them.
 const CATCH_UP: Duration = Duration::from_secs(24 * 3600);
+
+/// How long a wait for rows holds the stream, which others want too.
+const WAIT_SLICE: Duration = Duration::from_millis(200);
 
 /// What readers see: one revision with everything that belongs to it, swapped as a whole.
 pub struct Live {
@@ -45,6 +46,8 @@ pub struct ProjectHost {
     live: RwLock<Option<Arc<Live>>>,
     logs: Mutex<BTreeMap<String, Arc<PushLog>>>,
     stream: Mutex<Option<Stream>>,
+    /// What the last stream said when it was stopped.
+    said: Mutex<StreamStatus>,
 }
 
 /// The answer to a push: what is durable now.
@@ -94,6 +97,7 @@ impl ProjectHost {
             live: RwLock::default(),
             logs: Mutex::default(),
             stream: Mutex::default(),
+            said: Mutex::default(),
         }
     }
 
@@ -187,7 +191,8 @@ impl ProjectHost {
             writer: self.writer_name(),
             progress: &|_, _| {},
         };
-        let (parts, online) = recovery.run()?;
+        let (mut parts, online) = recovery.run()?;
+        parts.said = self.said.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let compiled = parts.compiled.clone();
         let on_demand = self.on_demand_udfs(&project)?;
         commit(revision.created_at_us)?;
@@ -261,6 +266,7 @@ impl ProjectHost {
             positions: positions.map(|(source, at)| (source.clone(), vec![*at; GROUPS as usize])).collect(),
             clocks: stopped.clocks,
             letters: Vec::new(),
+            said: stopped.said,
         };
         *stream = Some(Stream::start(parts, self.stream_settings())?);
         seen
@@ -271,7 +277,7 @@ impl ProjectHost {
         let running = stream.take().ok_or_else(|| {
             PlatformError::Unavailable(format!("the stream of project `{}` is not running", self.name()))
         })?;
-        running.stop().map_err(|error| {
+        let stopped = running.stop().map_err(|error| {
             let restarted = match self.registry.newest() {
                 Ok(Some(revision)) => self.run(stream, revision, |_| Ok(())),
                 Ok(None) => Ok(()),
@@ -280,8 +286,10 @@ impl ProjectHost {
             if let Err(restart) = restarted {
                 tracing::error!("the stream of project `{}` is down: {restart}", self.name());
             }
-            error.into()
-        })
+            PlatformError::from(error)
+        })?;
+        *self.said.lock().unwrap_or_else(PoisonError::into_inner) = stopped.said.clone();
+        Ok(stopped)
     }
 
     fn stream_settings(&self) -> StreamSettings {
@@ -363,15 +371,18 @@ impl ProjectHost {
 
     /// Waits until a lookup sees every record of the source below `position`.
     pub fn wait_served(&self, source: &str, position: u64, timeout: Duration) -> bool {
-        let deadline = self.clock.monotonic_us().saturating_add(timeout.as_micros() as u64);
+        // Counted by what was waited, not by the clock: that one may stand still.
+        let mut left = timeout;
         loop {
-            let slice = Duration::from_millis(200).min(timeout);
-            if let Some(stream) = self.stream().as_ref()
-                && stream.wait_served(source, position, slice)
-            {
-                return true;
+            let slice = WAIT_SLICE.min(left);
+            let running = self.stream().as_ref().map(|stream| stream.wait_served(source, position, slice));
+            match running {
+                Some(true) => return true,
+                Some(false) => {}
+                None => std::thread::sleep(slice),
             }
-            if self.clock.monotonic_us() >= deadline {
+            left = left.saturating_sub(slice);
+            if left.is_zero() {
                 return false;
             }
         }
@@ -381,19 +392,6 @@ impl ProjectHost {
         let revision = self.live().map_or(0, |live| live.revision.number);
         let stream = self.stream().as_ref().map(Stream::status).unwrap_or_default();
         ProjectStatus { project: self.name().to_owned(), revision, stream }
-    }
-
-    /// All dead letters that have been stored, of one source or all, by position.
-    pub fn dead_letters(&self, source: Option<&str>) -> Result<Vec<Letter>, PlatformError> {
-        let letters = load_letters(self.storage.as_ref(), self.name())?;
-        Ok(letters.into_iter().filter(|letter| source.is_none_or(|source| letter.source == source)).collect())
-    }
-
-    /// The bytes of a record of a source's log.
-    pub fn raw_record(&self, source: &str, position: u64) -> Result<Option<Vec<u8>>, PlatformError> {
-        let Some(log) = self.log(source).filter(|log| position < log.end_position()) else { return Ok(None) };
-        let batches = log.reader(position)?.next(1, Duration::ZERO)?;
-        Ok(batches.first().and_then(|batch| batch.records.get(0)).map(<[u8]>::to_vec))
     }
 
     /// The online store of what is live.
@@ -420,7 +418,7 @@ fn look_through(source: &crate::define::Source, records: &Records, arrival_us: i
     for (row, time_us) in times.values().iter().enumerate() {
         if *time_us > arrival_us.saturating_add(source.max_future_us) {
             dead_lettered += 1;
-            let message = format!("`{}` is later than max_future allows", source.event_time);
+            let message = crate::rows::future_message(source, *time_us, arrival_us);
             errors.insert(decoded.records[row], message);
         }
     }

@@ -12,7 +12,7 @@ use crate::state::{Checkpoints, TableRecord};
 use crate::storage::Storage;
 use crate::stream::{
     Bounds, Compiled, GroupState, Letter, Places, RefusedBy, RouteError, Router, Steps, StreamError, StreamParts,
-    Worker, clocks_of,
+    StreamStatus, Worker, clocks_of,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -84,7 +84,7 @@ impl Recovery<'_> {
         let clocks = clocks_of(&checkpoints);
         let online = Arc::new(EmbeddedStore::default());
         online.prepare(&compiled.layout);
-        let steps = Arc::new(Steps::new(self.clock.clone()));
+        let steps = Arc::new(Steps::untimed());
         let mut worker = Worker::new(compiled.clone(), online.clone(), 0, groups, steps.clone());
         let letters = self.build(&compiled, &built, &positions, &mut worker, &steps)?;
         for (source, clock) in &clocks {
@@ -104,6 +104,7 @@ impl Recovery<'_> {
             positions,
             clocks,
             letters,
+            said: StreamStatus::default(),
         };
         Ok((parts, online))
     }
@@ -150,7 +151,7 @@ impl Recovery<'_> {
             if end == 0 || of_source.iter().all(Vec::is_empty) {
                 continue;
             }
-            let wanted = new_things(compiled, &of_source);
+            let wanted = new_things(compiled, name, &of_source);
             worker.fold_only(of_source);
             let mut router = Router::new(compiled.clone(), source, 1, steps.clone()).map_err(RouteError::from)?;
             for (bounds, until) in router.bounds.iter_mut().zip(&until) {
@@ -174,13 +175,19 @@ impl Recovery<'_> {
     }
 }
 
-/// What letters of a build may be about: the features that are built.
-fn new_things(compiled: &Compiled, missing: &[Vec<usize>]) -> BTreeSet<RefusedBy> {
-    let mut things = BTreeSet::new();
+/// What letters of a build may be about: the features that are built. Where all of a source are, its intake may be
+/// another than before.
+fn new_things(compiled: &Compiled, source: &str, missing: &[Vec<usize>]) -> BTreeSet<RefusedBy> {
+    let mut things = BTreeSet::from([RefusedBy::All]);
     for (table, missing) in compiled.layout.tables.iter().zip(missing) {
+        if compiled.layout.spaces[table.space].source != source {
+            continue;
+        }
         things.extend(missing.iter().map(|feature| RefusedBy::Feature(table.features[*feature].fingerprint)));
         if missing.len() == table.features.len() {
-            things.insert(RefusedBy::Table(table.id));
+            things.insert(RefusedBy::Table(table.entity_table));
+        } else {
+            things.remove(&RefusedBy::All);
         }
     }
     things

@@ -254,6 +254,7 @@ fn take_escaped(rest: &mut &[u8]) -> Result<Vec<u8>, KeyError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mangle::outside;
     use arrow::array::{Int64Array, StringArray};
     use proptest::prelude::*;
 
@@ -282,8 +283,12 @@ mod tests {
         }
 
         #[test]
-        fn damaged_keys_are_an_error(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
-            let _ = decode(&[Kind::Utf8, Kind::Int64, Kind::Boolean], [&bytes[..]].into_iter());
+        fn outside_bytes_are_keys_or_an_error(bytes in outside(b"a\0\xffb\0\0\x80\0\0\0\0\0\0\x07\x01")) {
+            if let Ok(columns) = decode(&[Kind::Utf8, Kind::Int64, Kind::Boolean], [&bytes[..]].into_iter()) {
+                prop_assert!(columns.iter().all(|column| column.len() == 1));
+                let again = Keys::encode(&columns).unwrap();
+                prop_assert_eq!(decode(&[Kind::Utf8, Kind::Int64, Kind::Boolean], [again.key(0)].into_iter()).unwrap(), columns);
+            }
         }
     }
 }

@@ -5,7 +5,7 @@
 //! of the same columns share the step. A *table* holds the entities of one space under one key, with the state of
 //! every feature on them: features are known by fingerprint and folded once, however many views read them.
 
-use crate::define::{Digest, Feature, FeatureView, JoinKey, Project, Source, Transform, UdfUse};
+use crate::define::{Digest, Feature, FeatureView, JoinKey, Project, Source, Transform, UdfUse, entity_table_of};
 use onefold_fold::{Comparison, Field, Kind, Window};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -63,6 +63,8 @@ pub struct Step {
 pub struct TableLayout {
     /// Known by what it hangs on: row set, space, key columns.
     pub id: Digest,
+    /// What a row must pass to be one of the table's: the same for every row set.
+    pub entity_table: Digest,
     pub row_set: RowSet,
     pub space: usize,
     /// Columns of the space, one a join key.
@@ -197,8 +199,7 @@ impl Layout {
                 .map(|comparison| Ok((find(&names, &comparison.column)?, comparison.clone())))
                 .collect::<Result<Vec<_>, _>>()?;
             let row_set = row_set(source, feature);
-            let key_kinds = view.join_keys.iter().map(|key| key.kind).collect();
-            let table = self.table(source, row_set, space, &key_columns, key_kinds, retention_us);
+            let table = self.table(source, view, row_set, space, &key_columns);
             let table_feature = TableFeature {
                 fingerprint: feature.fingerprint,
                 udf: feature.udf.clone(),
@@ -314,12 +315,12 @@ impl Layout {
     fn table(
         &mut self,
         source: &Source,
+        view: &FeatureView,
         row_set: RowSet,
         space: usize,
         key_columns: &[usize],
-        key_kinds: Vec<Kind>,
-        retention_us: Option<i64>,
     ) -> usize {
+        let retention_us = retention_us(view);
         let id = self.table_id(source, &row_set, space, key_columns);
         if let Some(table) = self.tables.iter().position(|table| table.id == id) {
             let table_retention = &mut self.tables[table].retention_us;
@@ -328,10 +329,11 @@ impl Layout {
         }
         self.tables.push(TableLayout {
             id,
+            entity_table: entity_table_of(source, view),
             row_set,
             space,
             key_columns: key_columns.to_vec(),
-            key_kinds,
+            key_kinds: view.join_keys.iter().map(|key| key.kind).collect(),
             features: Vec::new(),
             retention_us,
         });

@@ -1,10 +1,12 @@
 //! What stream and batch have in common before the fold: which columns a project computes, and rows with them.
 
 mod batch;
+mod future;
 mod layout;
 mod on_demand;
 
 pub use batch::{Failure, RefusedRow, RowBatch, RowsError, Stage, Transforms};
+pub use future::future_message;
 pub use layout::{
     Layout, MadeOf, RowSet, RowSpace, Step, TableFeature, TableLayout, UnknownColumn, ViewColumn, ViewLayout,
     retention_us,

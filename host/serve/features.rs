@@ -76,7 +76,11 @@ pub async fn get_values(
             names.into_iter().map(|feature| FeatureReference { view: view.clone(), feature }).collect();
         let (entities, request) = typed_keys(project, &view, &mut given);
         if let Some(name) = given.into_keys().next() {
-            let known = entities.keys().chain(request.keys()).map(String::as_str);
+            let known = views_behind(project, &view).into_iter().flat_map(|view| {
+                let keys = project.feature_views.get(view).into_iter().flat_map(|view| &view.join_keys);
+                let fields = project.on_demand_feature_views.get(view).into_iter().flat_map(|view| &view.request);
+                keys.map(|key| key.name.as_str()).chain(fields.map(|field| field.name.as_str()))
+            });
             let detail = format!("`{name}` is no key of view `{view}`; {}", crate::define::hint(&name, known));
             return Err(Problem::unprocessable(detail).at(format!("?{name}")));
         }

@@ -3,93 +3,162 @@
 use super::extract::{Options, Params, ok, read_json};
 use super::values::time_json;
 use super::{App, Problem};
-use crate::define::{Project, hint};
-use crate::platform::{Live, ProjectHost};
+use crate::define::{Digest, hint};
+use crate::platform::{CompleteSince, Live, Outcome, ProjectHost, ReplayRequest, Replayed};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 
 const BODY_BYTES: usize = 4 << 20;
 /// An answer with more is for nobody to read, and each letter brings its row along.
 const LETTERS_SHOWN: usize = 1000;
 
-/// `GET /dead-letters?source=…`: the newest last.
+/// `GET /dead-letters?source=…&id=…&open=true`: the newest last.
 pub async fn get_letters(
     State(app): State<App>,
     Params(project): Params<String>,
     mut options: Options,
 ) -> Result<Response, Problem> {
     let source = options.take("source");
-    options.finish(&["source"])?;
+    let id = options.take("id");
+    let only_open = options.flag("open")?;
+    options.finish(&["source", "id", "open"])?;
     app.blocking(move |app| {
         let host = app.project(&project)?;
         let live = host.live()?;
-        let sources = &live.revision.project.sources;
-        if let Some(source) = source.as_ref().filter(|source| !sources.contains_key(*source)) {
-            let hint = hint(source, sources.keys().map(String::as_str));
-            return Err(Problem::not_found(format!("there is no source `{source}`; {hint}")).at("?source"));
-        }
-        let letters = host.dead_letters(source.as_deref())?;
+        known_source(&live, source.as_deref(), "?source")?;
+        let mut letters = host.dead_letters(source.as_deref())?;
+        letters.retain(|letter| !only_open || live.is_open(letter));
+        letters.retain(|letter| id.as_ref().is_none_or(|id| letter.id() == *id));
         let total = letters.len();
-        let mut told = Vec::new();
-        for letter in letters.iter().skip(total.saturating_sub(LETTERS_SHOWN)) {
-            let raw = host.raw_record(&letter.source, letter.position)?;
-            told.push(json!({
+        let shown = letters.split_off(total.saturating_sub(LETTERS_SHOWN));
+        let names = host.refusing_features(&shown)?;
+        let mut positions: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
+        for letter in &shown {
+            positions.entry(&letter.source).or_default().insert(letter.position);
+        }
+        let mut raw = BTreeMap::new();
+        for (source, positions) in positions {
+            raw.insert(source, host.raw_records(source, &positions)?);
+        }
+        let told = shown.iter().map(|letter| {
+            let raw = raw.get(letter.source.as_str()).and_then(|records| records.get(&letter.position));
+            json!({
                 "id": letter.id(),
                 "source": letter.source,
                 "position": format!("{}:{}", letter.partition, letter.position),
                 "stage": letter.stage,
-                "feature": feature_name(&live.revision.project, &json!(letter.refused_by)),
+                "feature": feature_name(&names, &json!(letter.refused_by)),
                 "reason": letter.reason,
                 "message": letter.message,
                 "module": letter.module.map(|digest| digest.to_string()),
-                "raw": raw.map(|raw| String::from_utf8_lossy(&raw).into_owned()),
+                "raw": raw.map(|raw| String::from_utf8_lossy(raw)),
                 "at": time_json(letter.arrival_us),
-                "open": true,
-            }));
-        }
-        ok(&json!({ "dead_letters": told, "total": total }))
+                "open": live.is_open(letter),
+            })
+        });
+        ok(&json!({ "dead_letters": told.collect::<Value>(), "total": total }))
     })
     .await
 }
 
-/// The feature that a letter is about, by its name now; null when it is about more than one, or one that is gone.
-fn feature_name(project: &Project, refused_by: &Value) -> Value {
-    let Some(fingerprint) = refused_by["feature"].as_str() else { return Value::Null };
-    for view in project.feature_views.values() {
-        for feature in &view.features {
-            if feature.fingerprint.to_string() == fingerprint {
-                return json!(format!("{}.{}", view.name, feature.name));
-            }
+fn known_source(live: &Live, source: Option<&str>, place: &str) -> Result<(), Problem> {
+    let sources = &live.revision.project.sources;
+    match source.filter(|source| !sources.contains_key(*source)) {
+        None => Ok(()),
+        Some(source) => {
+            let hint = hint(source, sources.keys().map(String::as_str));
+            Err(Problem::not_found(format!("there is no source `{source}`; {hint}")).at(place))
         }
     }
-    Value::Null
 }
 
-/// Which letters to replay: these, or all open ones (of a source).
+/// The feature that a letter is about; null when it is about more than one.
+fn feature_name(names: &BTreeMap<Digest, String>, refused_by: &Value) -> Value {
+    let named = refused_by["feature"].as_str().and_then(|text| names.get(&text.parse().ok()?));
+    named.map_or(Value::Null, |name| json!(name))
+}
+
+/// Which letters to replay: these, or all (of a source, of a feature).
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ReplayRequest {
-    #[serde(rename = "ids")]
-    _ids: Option<Vec<String>>,
-    #[serde(rename = "source")]
-    _source: Option<String>,
+struct ReplayBody {
+    ids: Option<Vec<String>>,
+    source: Option<String>,
+    feature: Option<String>,
 }
 
-/// `POST /dead-letters/replay`.
+/// `POST /dead-letters/replay`: what became of them, those that are missing somewhere first.
 pub async fn post_replay(
     State(app): State<App>,
     Params(project): Params<String>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    app.writable()?;
-    let _: ReplayRequest = read_json(&headers, body, BODY_BYTES).await?;
-    app.project(&project)?;
-    Err(Problem::not_yet("replaying letters"))
+    let ReplayBody { ids, source, feature } = read_json(&headers, body, BODY_BYTES).await?;
+    app.blocking(move |app| {
+        let host = app.project(&project)?;
+        let live = host.live()?;
+        known_source(&live, source.as_deref(), "/source")?;
+        if let Some(feature) = &feature {
+            let view = feature.split_once('.').and_then(|(view, _)| live.revision.project.feature_views.get(view));
+            if view.is_none() {
+                let views = live.revision.project.feature_views.keys();
+                let detail = format!(
+                    "`{feature}` is no feature: write view.feature, the views are {}",
+                    views.cloned().collect::<Vec<_>>().join(", ")
+                );
+                return Err(Problem::not_found(detail).at("/feature"));
+            }
+        }
+        let at = if ids.is_some() { "/ids" } else { "/source" };
+        let mut replayed =
+            host.replay(&ReplayRequest { ids, source, feature }).map_err(|error| Problem::from(error).at(at))?;
+        replayed.sort_by_key(|one| one.outcome);
+        let count = |outcome| replayed.iter().filter(|one| one.outcome == outcome).count();
+        let counts = [Outcome::Taken, Outcome::Refused, Outcome::Closed].map(count);
+        let letters: Vec<_> = replayed.iter().map(|one| one.letter.clone()).collect();
+        let names = host.refusing_features(&letters)?;
+        let told = replayed.iter().take(LETTERS_SHOWN).map(|one| {
+            let letter = &one.letter;
+            json!({
+                "id": letter.id(),
+                "source": letter.source,
+                "position": format!("{}:{}", letter.partition, letter.position),
+                "feature": feature_name(&names, &json!(letter.refused_by)),
+                "outcome": one.outcome,
+                "open": one.outcome != Outcome::Closed,
+                "reason": letter.reason,
+                "message": outcome_text(one),
+                "refused_now": one.now.iter().map(|now| now.id()).collect::<Value>(),
+            })
+        });
+        let told = told.collect::<Value>();
+        ok(&json!({ "letters": told, "taken": counts[0], "refused": counts[1], "closed": counts[2] }))
+    })
+    .await
+}
+
+/// What became of a letter, in words.
+fn outcome_text(replayed: &Replayed) -> String {
+    match replayed.outcome {
+        Outcome::Refused => format!("refused again: {}", replayed.letter.message),
+        Outcome::Closed if replayed.now.is_empty() => {
+            "nothing to do: what refused the row is gone, what took its place counts it".to_owned()
+        }
+        Outcome::Closed => {
+            let others: BTreeSet<&str> = replayed.now.iter().map(|letter| letter.message.as_str()).collect();
+            let others = others.into_iter().collect::<Vec<_>>().join("; ");
+            format!("nothing to do: what refused the row is gone; it has open letters of others: {others}")
+        }
+        Outcome::Taken => "it would be taken now, so the row was not to blame, and the state lacks it: remove \
+                           what lacks it, apply, then add it again, which folds it from the log"
+            .to_owned(),
+    }
 }
 
 /// `GET /status`.
@@ -114,12 +183,25 @@ fn status_json(host: &ProjectHost) -> Result<Value, Problem> {
             "clock": time("clock_us"),
         });
     }
-    told["views"] = host.live().map(|live| views_json(&live)).unwrap_or_default();
+    if let Ok(live) = host.live() {
+        told["views"] = views_json(&live, &host.complete_since(&live)?);
+    }
     Ok(told)
 }
 
-/// Which tables the values of each view are in.
-fn views_json(live: &Live) -> Value {
+/// Which tables the values of each view are in, and since when they are complete.
+fn views_json(live: &Live, since: &BTreeMap<String, BTreeMap<String, CompleteSince>>) -> Value {
+    let complete_since = |view: &String| {
+        let since = since.get(view).into_iter().flatten().map(|(column, since)| {
+            let shown = match since {
+                CompleteSince::NoRows => Value::Null,
+                CompleteSince::Beginning => json!("beginning"),
+                CompleteSince::At(us) => time_json(*us),
+            };
+            (column.clone(), shown)
+        });
+        since.collect::<Value>()
+    };
     let layout = &live.compiled.layout;
     let tables = |view: &crate::rows::ViewLayout| {
         let mut tables: Vec<usize> = view.columns.iter().map(|column| column.table).collect();
@@ -128,7 +210,10 @@ fn views_json(live: &Live) -> Value {
         let ids = tables.into_iter().filter_map(|table| layout.tables.get(table)).map(|table| table.id.to_string());
         ids.collect::<Value>()
     };
-    layout.views.iter().map(|(name, view)| (name.clone(), json!({ "tables": tables(view) }))).collect()
+    let of_view = |(name, view): (&String, &crate::rows::ViewLayout)| {
+        (name.clone(), json!({ "tables": tables(view), "complete_since": complete_since(name) }))
+    };
+    layout.views.iter().map(of_view).collect()
 }
 
 /// `GET /v1/projects`.

@@ -55,6 +55,7 @@ impl World {
             };
             layout.tables.push(TableLayout {
                 id: digest(place),
+                entity_table: digest(place),
                 row_set: RowSet { source: "s".into(), files: (number > 0).then(|| digest(99)) },
                 space: 0,
                 key_columns: vec![0],

@@ -112,8 +112,12 @@ const IN_PROJECT: &[Operation] = &[
     Operation {
         path: "/dead-letters",
         summary: "Rows that could not be processed",
-        parameters: &[("source", "query", "of this source only")],
-        answers: &[("200", "Letters", "dead_letters")],
+        parameters: &[
+            ("source", "query", "of this source only"),
+            ("id", "query", "this one"),
+            ("open", "query", "`true`: only those whose row is still missing somewhere"),
+        ],
+        answers: &[("200", "Letters", "dead_letters"), ("404", "No such source", "problem")],
         ..GET
     },
     Operation {
@@ -121,7 +125,7 @@ const IN_PROJECT: &[Operation] = &[
         path: "/dead-letters/replay",
         summary: "Process letters again, after the fix",
         body: Some((&["application/json"], "replay")),
-        answers: &[("200", "What became of them", "any")],
+        answers: &[("200", "What became of them", "replayed"), ("404", "No such letter, source or view", "problem")],
         ..GET
     },
     Operation {
@@ -299,7 +303,15 @@ fn schemas() -> Value {
             "id": text(), "source": text(), "position": text(), "stage": text(), "feature": { "type": ["string", "null"] },
             "reason": text(), "message": text(), "module": { "type": ["string", "null"] }, "raw": text(), "at": time(),
             "open": { "type": "boolean" },
-        }))) })),
-        "replay": object(json!({ "ids": list(text()), "source": text() })),
+        }))), "total": whole() })),
+        "replay": object(json!({ "ids": list(text()), "source": text(), "feature": text() })),
+        "replayed": object(json!({
+            "letters": list(object(json!({
+                "id": text(), "source": text(), "position": text(), "feature": { "type": ["string", "null"] },
+                "outcome": { "enum": ["taken", "refused", "closed"] }, "open": { "type": "boolean" },
+                "reason": text(), "message": text(), "refused_now": list(text()),
+            }))),
+            "taken": whole(), "refused": whole(), "closed": whole(),
+        })),
     })
 }

@@ -46,7 +46,7 @@ impl Header {
     }
 
     pub fn next_position(&self) -> u64 {
-        self.first_position + u64::from(self.count)
+        self.first_position.saturating_add(u64::from(self.count))
     }
 }
 
@@ -161,4 +161,57 @@ fn u32_at(header: &[u8; HEADER_BYTES], at: usize) -> u32 {
 
 fn u64_at(header: &[u8; HEADER_BYTES], at: usize) -> u64 {
     header.get(at..).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mangle::outside;
+    use proptest::prelude::*;
+
+    fn valid() -> Vec<u8> {
+        let records = Records::from_slices([&b"one"[..], b"", b"three"]).unwrap();
+        let key = Some((&b"key"[..], Digest([7; 32])));
+        let frame =
+            Frame { offset: 0, synced: 0, first_position: 5, arrival_us: 9, key, answer: b"{}", records: &records };
+        let mut bytes = Vec::new();
+        write(&frame, &mut bytes);
+        bytes
+    }
+
+    /// Puts the checksums right, so that what is behind them is reached.
+    fn with_sums(mut bytes: Vec<u8>) -> Vec<u8> {
+        let Some(meta) = meta_length(&bytes).filter(|meta| *meta <= bytes.len()) else { return bytes };
+        let length = u32::from_le_bytes(*bytes[PAYLOAD_LENGTH..].first_chunk().unwrap()) as usize;
+        let payload = bytes.get(meta..meta + length).map_or(0, crc32fast::hash);
+        bytes[PAYLOAD_CRC..COUNT].copy_from_slice(&payload.to_le_bytes());
+        let sum = crc32fast::hash(&bytes[PAYLOAD_CRC..meta]);
+        bytes[META_CRC..PAYLOAD_CRC].copy_from_slice(&sum.to_le_bytes());
+        bytes
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        /// Guards against a log that a bad disk turns into a crash, or into records that nobody wrote.
+        #[test]
+        fn outside_bytes_are_a_frame_or_none(bytes in outside(&valid()), sums: bool) {
+            let is_same = bytes == valid();
+            let bytes = Bytes::from(if sums { with_sums(bytes) } else { bytes });
+            if let Some(header) = read_header(&bytes, 0) {
+                header.next_position();
+                match read_records(&header, &bytes) {
+                    Some(records) => {
+                        prop_assert_eq!(records.len(), header.count as usize);
+                        prop_assert_eq!(records.iter().map(<[u8]>::len).sum::<usize>(), records.bytes().len());
+                        prop_assert!(sums || is_same || bytes.starts_with(&valid()), "a damaged frame was read");
+                    }
+                    None => prop_assert!(find_frame(&bytes, 0).is_none_or(|found| found.offset > 0)),
+                }
+            }
+            if let Some(found) = find_frame(&bytes, 1) {
+                prop_assert!(found.offset >= 1 && found.offset < bytes.len() as u64);
+            }
+        }
+    }
 }

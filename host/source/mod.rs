@@ -1,6 +1,7 @@
 //! Where events come from. Now: HTTP pushes in a durable local log.
 
 mod frame;
+mod log_writer;
 mod push_log;
 mod reader;
 mod records;

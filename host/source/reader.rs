@@ -49,6 +49,22 @@ impl LogReader {
         self.position
     }
 
+    /// Goes on at a later position; at an earlier one it has been already.
+    pub fn skip_to(&mut self, position: u64) {
+        if position <= self.position {
+            return;
+        }
+        self.position = position;
+        let state = self.shared.state();
+        let after = state.segments.partition_point(|segment| segment.first_position <= position);
+        let holding = after.checked_sub(1).and_then(|at| state.segments.get(at));
+        if let Some(holding) = holding.filter(|holding| holding.first_position > self.segment.first_position) {
+            self.segment = holding.clone();
+            self.offset = 0;
+            self.frame_position = holding.first_position;
+        }
+    }
+
     /// The next records, about `bytes` of them (at least one push, if there is one), waiting up to `timeout` for the
     /// first. Empty when there was none in that time, or the log was closed.
     pub fn next(&mut self, bytes: usize, timeout: Duration) -> Result<Vec<LogBatch>, LogError> {

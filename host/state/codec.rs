@@ -176,6 +176,8 @@ fn block(rest: &mut &[u8]) -> Result<Vec<u8>, CodecError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mangle::outside;
+    use proptest::prelude::*;
 
     #[test]
     fn every_changed_bit_is_noticed() {
@@ -192,6 +194,31 @@ mod tests {
         }
         for length in 0..bytes.len() {
             assert!(GroupChanges::read(&bytes[..length]).is_err(), "length {length}");
+        }
+    }
+
+    fn valid() -> Vec<u8> {
+        let mut writer = ChangesWriter::default();
+        let entity = |key: &[u8]| EntityRecord { key: key.to_vec(), newest_us: 7, cells: vec![vec![1, 2], Vec::new()] };
+        writer.header(Digest([9; 32]), &[], &[b"gone"], 0);
+        writer.entities(Digest([1; 32]), &[Digest([2; 32]), Digest([3; 32])], &[entity(b"a"), entity(b"")]);
+        writer.finish()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        /// Behind a right checksum too: it is written by whoever writes the bytes.
+        #[test]
+        fn outside_bytes_are_changes_or_an_error(bytes in outside(&valid()[..valid().len() - 4])) {
+            let mut bytes = bytes;
+            let sum = crc32fast::hash(&bytes);
+            bytes.extend_from_slice(&sum.to_le_bytes());
+            if let Ok(read) = GroupChanges::read(&bytes) {
+                for table in &read.tables {
+                    prop_assert!(table.entities.iter().all(|entity| entity.cells.len() == table.fingerprints.len()));
+                }
+            }
         }
     }
 }

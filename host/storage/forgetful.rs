@@ -1,4 +1,5 @@
-//! A file system in memory that remembers only what a crash would keep: for tests, behind the real storage code.
+//! A file system in memory that remembers only what a crash would keep, behind the real storage code: for tests, those
+//! of users too.
 //!
 //! Bytes that were not synced and names whose directory was not synced are lost, kept, torn or zeroed at a crash, as a
 //! seed decides: real file systems do each of these. It can also fill up, turn read-only, or stop dead after so many
@@ -39,6 +40,12 @@ impl Forgetful {
     pub fn storage(&self) -> Arc<dyn Storage> {
         let generation = self.world().generation;
         Arc::new(LocalStorage::over(Arc::new(Incarnation { world: self.world.clone(), generation })))
+    }
+
+    /// A disk of its own that has what this one has now: what a process would find that comes up after this one was
+    /// killed at this moment, with the machine going on.
+    pub fn copy(&self) -> Forgetful {
+        Forgetful { world: Arc::new(Mutex::new(self.world().clone())) }
     }
 
     /// The machine loses power and comes back: what was not synced is at the mercy of `seed`, faults are gone.
@@ -105,7 +112,7 @@ impl Forgetful {
     }
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct World {
     generation: u64,
     stopped: bool,
@@ -124,7 +131,7 @@ enum Node {
     File(usize),
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Inode {
     bytes: Vec<u8>,
     synced: Vec<u8>,

@@ -164,18 +164,25 @@ impl Touched {
     }
 }
 
-/// Folds the rows of the touched entities into every feature of `features` (places in the table), writes the values
-/// online and sets the timers. Returns what features refused.
+/// What a table's rows are folded with, and where their values go.
+pub struct TableFold<'a> {
+    pub layout: &'a TableLayout,
+    /// One for each feature of the table.
+    pub jobs: &'a mut [FoldJob],
+    /// The features that are folded, by their places in the table.
+    pub features: &'a [usize],
+    pub online: &'a dyn OnlineStore,
+}
+
+/// Folds the rows of the touched entities, writes the values online and sets the timers. Returns what features refused.
 pub fn fold_touched(
-    layout: &TableLayout,
+    fold: TableFold<'_>,
     tables: &mut GroupTables<'_>,
     touched: &mut Touched,
     batch: &RowBatch,
-    jobs: &mut [FoldJob],
-    features: &[usize],
-    online: &dyn OnlineStore,
     lap: &mut Lap<'_>,
 ) -> Result<Vec<FeatureRefusal>, FoldTableError> {
+    let TableFold { layout, jobs, features, online } = fold;
     let mut refusals = Vec::new();
     let mut written = Vec::with_capacity(features.len());
     for feature in features {

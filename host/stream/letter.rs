@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 pub enum RefusedBy {
     /// The row could not be decoded as a whole, or came from the future.
     All,
-    /// An entity table: the row's keys, or a transform that makes rows.
+    /// An entity table, by what a row must pass to be one of its: the row's keys, or a transform that makes rows.
     Table(Digest),
     /// One feature, by fingerprint: a column it uses, or its fold.
     Feature(Digest),
@@ -29,7 +29,7 @@ pub enum Reason {
 }
 
 /// One letter. The same row refused by the same thing is the same letter, however often it is read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Letter {
     pub source: String,
     pub partition: u32,
@@ -39,6 +39,9 @@ pub struct Letter {
     pub sub_row: u32,
     pub stage: Stage,
     pub refused_by: RefusedBy,
+    /// Of a letter of all: by which intake of the source (`define::intake`) the event was no row. Part of who refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intake: Option<Digest>,
     pub reason: Reason,
     pub message: String,
     /// The module that refused it, where one did.
@@ -50,7 +53,7 @@ pub struct Letter {
 impl Letter {
     /// Sixteen hex digits, the same wherever and whenever the row is refused.
     pub fn id(&self) -> String {
-        let place = (&self.source, self.partition, self.position, self.sub_row, &self.refused_by);
+        let place = (&self.source, self.partition, self.position, self.sub_row, &self.refused_by, &self.intake);
         let text = serde_json::to_string(&place).unwrap_or_default();
         Digest::of(text.as_bytes()).hex()[..16].to_string()
     }
@@ -78,7 +81,7 @@ pub fn store(storage: &dyn Storage, project: &str, name: &str, letters: &[Letter
     }
 }
 
-/// All stored letters of a project, each once, by source and position.
+/// All stored letters of a project, each once as it was written last, by source and position.
 pub fn load(storage: &dyn Storage, project: &str) -> Result<Vec<Letter>, StorageError> {
     let mut letters = BTreeMap::new();
     for path in storage.list(&prefix(project))? {
@@ -89,8 +92,8 @@ pub fn load(storage: &dyn Storage, project: &str) -> Result<Vec<Letter>, Storage
                     "`{path}` holds a line that is no dead letter ({error}): restore the file"
                 ))
             })?;
-            let place = (letter.source.clone(), letter.position, letter.sub_row, letter.refused_by.clone());
-            letters.insert(place, letter);
+            let refused_by = (letter.refused_by.clone(), letter.intake);
+            letters.insert((letter.source.clone(), letter.position, letter.sub_row, refused_by), letter);
         }
     }
     Ok(letters.into_values().collect())

@@ -4,9 +4,9 @@ use super::compiled::Compiled;
 use super::letter::{Letter, Reason, RefusedBy};
 use super::steps::{Step, Steps};
 use crate::decode::{DecodeError, JsonDecoder};
-use crate::define::Source;
+use crate::define::{Digest, Source, intake};
 use crate::route::{GROUPS, KeyError, Keys, group_of};
-use crate::rows::{Failure, RefusedRow, RowBatch, RowsError, Stage};
+use crate::rows::{Failure, RefusedRow, RowBatch, RowsError, Stage, future_message};
 use crate::source::LogBatch;
 use arrow::array::UInt32Array;
 use std::collections::BTreeSet;
@@ -65,6 +65,7 @@ pub enum RouteError {
 pub struct Router {
     compiled: Arc<Compiled>,
     source: Source,
+    intake: Digest,
     decoder: JsonDecoder,
     workers: usize,
     steps: Arc<Steps>,
@@ -81,7 +82,8 @@ impl Router {
     ) -> Result<Router, DecodeError> {
         let decoder = JsonDecoder::new(source)?;
         let bounds = vec![Bounds::ALL; GROUPS as usize];
-        Ok(Router { compiled, source: source.clone(), decoder, workers, steps, bounds })
+        let intake = intake(source);
+        Ok(Router { compiled, source: source.clone(), intake, decoder, workers, steps, bounds })
     }
 
     /// The thread that owns a group.
@@ -139,7 +141,7 @@ impl Router {
             let mut broken_keys = BTreeSet::new();
             for failure in batch.failed_rows(&layout.key_columns) {
                 if broken_keys.insert(failure.row) {
-                    letters.push(self.row_letter(&place, batch, failure, RefusedBy::Table(layout.id)));
+                    letters.push(self.row_letter(&place, batch, failure, RefusedBy::Table(layout.entity_table)));
                 }
             }
             let rows = self.rows_of_workers(&place, batch, &keys, &broken_keys, &mut null_keys);
@@ -213,12 +215,8 @@ impl Router {
             return Ok(batch);
         }
         for row in &future {
-            let message = format!(
-                "`{}` is {} s after its arrival, and at most {} s (max_future) are taken: correct the event's time, or raise max_future",
-                self.source.event_time,
-                (batch.event_time_us[*row] - place.arrival_us(batch.records[*row])) / 1_000_000,
-                self.source.max_future_us / 1_000_000,
-            );
+            let arrival_us = place.arrival_us(batch.records[*row]);
+            let message = future_message(&self.source, batch.event_time_us[*row], arrival_us);
             letters.push(self.letter(
                 place,
                 batch.records[*row],
@@ -247,7 +245,7 @@ impl Router {
             let hangs_on = |space: usize| self.compiled.layout.hangs_on(space, row.space);
             for table in self.compiled.layout.tables.iter().filter(|table| hangs_on(table.space)) {
                 let reason = if row.stage == Stage::Decode { Reason::Decode } else { Reason::Transform };
-                let by = RefusedBy::Table(table.id);
+                let by = RefusedBy::Table(table.entity_table);
                 letters.push(self.letter(place, row.record, row.sub_row, row.stage, by, reason, &row.message));
             }
         }
@@ -276,6 +274,7 @@ impl Router {
             position: place.position(record),
             sub_row,
             stage,
+            intake: (refused_by == RefusedBy::All).then_some(self.intake),
             refused_by,
             reason,
             message: message.into(),

@@ -1,33 +1,30 @@
-//! The running stream of one project: a reading thread, the worker threads, and the one that stores checkpoints.
+//! The running stream of one project: how its threads are started, asked, and stopped.
 //!
 //! `reader -> routed batches -> workers`, on bounded channels. A barrier follows the rows it belongs to through the
 //! same channels, so the state that a worker hands out at it is exactly that of the barrier's positions.
 
 use super::compiled::Compiled;
 use super::fold_table::FoldTableError;
-use super::letter::{self, Letter};
+use super::letter::Letter;
+use super::reading::{Reader, SourceReader};
 use super::router::{Bounds, Places, RouteError, Routed, Router};
-use super::steps::{Step, Steps};
-use super::worker::{GroupState, Worker, split_groups, table_records};
+use super::status::{StreamStatus, TableStatus};
+use super::steps::Steps;
+use super::worker::{GroupState, Worker, split_groups};
 use crate::clock::Clock;
 use crate::define::Project;
 use crate::online::OnlineStore;
-use crate::source::{LogError, LogReader, PushLog};
-use crate::state::{Barrier, CheckpointError, Checkpoints, GroupPart, SourceClock};
+use crate::source::{LogError, PushLog};
+use crate::state::{CheckpointError, Checkpoints, GroupPart, SourceClock};
 use crate::storage::{Storage, StorageError};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use onefold_fold::DamagedCell;
-use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// About how much of a log is decoded at once: some eight thousand events of two hundred bytes.
-const READ_BYTES: usize = 1_600_000;
-/// How long the reader waits for events before it looks at the time.
-const WAIT: Duration = Duration::from_millis(5);
 /// Routed batches that may wait for one worker.
 const WAITING_BATCHES: usize = 4;
 
@@ -46,6 +43,8 @@ pub struct StreamParts {
     pub clocks: BTreeMap<String, SourceClock>,
     /// Letters of rows that were read to build `groups`, not stored yet.
     pub letters: Vec<Letter>,
+    /// What the stream before this one said: its counts go on.
+    pub said: StreamStatus,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -74,72 +73,39 @@ pub enum StreamError {
     Ended(String),
 }
 
-/// What a stream says of itself.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct StreamStatus {
-    pub sources: BTreeMap<String, SourceStatus>,
-    pub tables: Vec<TableStatus>,
-    pub checkpoint_epoch: u64,
-    pub checkpoint_bytes: u64,
-    pub checkpoint_us: u64,
-    /// Why the newest checkpoint is not stored yet: it is tried again. Null while all goes well.
-    pub checkpoint_error: Option<String>,
-    pub dead_letters: BTreeMap<String, u64>,
-    /// How long the threads were busy since the start, by step.
-    pub busy_us: BTreeMap<&'static str, u64>,
-    /// Why it has stopped; null while it runs.
-    pub error: Option<String>,
-}
-
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct SourceStatus {
-    /// Records that a lookup would see.
-    pub position: u64,
-    pub end_position: u64,
-    pub rows: u64,
-    pub null_keys: u64,
-    pub newest_us: Option<i64>,
-    pub clock_us: Option<i64>,
-}
-
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct TableStatus {
-    pub table: String,
-    pub entities: u64,
-    pub state_bytes: u64,
-}
-
 /// What a worker hands out at a barrier: its groups' changes and the letters since the last one.
 type Handed = (Vec<GroupPart>, Vec<Letter>);
 
-enum Message {
+/// What worker threads are told, in this order.
+pub(super) enum Message {
     Rows(Arc<Routed>, Arc<Places>),
     Clock(String, i64),
     Barrier(u64, Sender<Result<Handed, DamagedCell>>),
     Stop,
 }
 
-struct Shared {
-    stop: AtomicBool,
+/// What the threads of a stream and those who ask it have in common.
+pub(super) struct Shared {
+    pub stop: AtomicBool,
     status: Mutex<StreamStatus>,
     /// For each source and worker, the next position not yet folded.
     served: Mutex<BTreeMap<String, Vec<u64>>>,
     served_moved: Condvar,
-    /// For each worker, for each table: entities and bytes, as of the last barrier.
+    /// For each worker, for each table: entities and bytes.
     sizes: Mutex<Vec<Vec<(usize, usize)>>>,
-    steps: Arc<Steps>,
+    pub steps: Arc<Steps>,
 }
 
 impl Shared {
-    fn status(&self) -> MutexGuard<'_, StreamStatus> {
+    pub fn status(&self) -> MutexGuard<'_, StreamStatus> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn served(&self) -> MutexGuard<'_, BTreeMap<String, Vec<u64>>> {
+    pub fn served(&self) -> MutexGuard<'_, BTreeMap<String, Vec<u64>>> {
         self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fail(&self, error: &StreamError) {
+    pub fn fail(&self, error: &StreamError) {
         tracing::error!("the stream stopped: {error}");
         self.status().error.get_or_insert_with(|| error.to_string());
         self.stop.store(true, Ordering::SeqCst);
@@ -158,7 +124,7 @@ pub struct Stream {
 }
 
 /// What the reading thread knows when it ends.
-type LastBarrier = (Checkpoints, BTreeMap<String, u64>, BTreeMap<String, SourceClock>);
+pub(super) type LastBarrier = (Checkpoints, BTreeMap<String, u64>, BTreeMap<String, SourceClock>);
 
 /// What a stopped stream gives back.
 pub struct Stopped {
@@ -166,6 +132,7 @@ pub struct Stopped {
     pub groups: Vec<GroupState>,
     pub positions: BTreeMap<String, u64>,
     pub clocks: BTreeMap<String, SourceClock>,
+    pub said: StreamStatus,
 }
 
 impl Stream {
@@ -173,7 +140,7 @@ impl Stream {
     pub fn start(parts: StreamParts, settings: StreamSettings) -> Result<Stream, StreamError> {
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
-            status: Mutex::default(),
+            status: Mutex::new(first_status(&parts)),
             served: Mutex::new(
                 parts
                     .positions
@@ -220,6 +187,7 @@ impl Stream {
             sources.push(SourceReader {
                 name: name.clone(),
                 reader: log.reader(from)?,
+                level: positions.iter().copied().max().unwrap_or(0),
                 router,
                 out_of_orderness_us: source.out_of_orderness_us,
                 clock: clock.unwrap_or(SourceClock {
@@ -267,7 +235,7 @@ impl Stream {
         self.shared.status().error.clone()
     }
 
-    /// Bytes of keys and states, as of the last checkpoint.
+    /// Bytes of keys and states.
     pub fn state_bytes(&self) -> usize {
         self.sizes().iter().map(|(_, bytes)| bytes).sum()
     }
@@ -314,7 +282,8 @@ impl Stream {
             return Err(StreamError::Ended(error));
         }
         let (checkpoints, positions, clocks) = given.ok_or_else(|| ended("the reading thread gave up"))?;
-        Ok(Stopped { checkpoints, groups, positions, clocks })
+        let said = self.shared.status().clone();
+        Ok(Stopped { checkpoints, groups, positions, clocks, said })
     }
 }
 
@@ -329,6 +298,23 @@ impl Drop for Stream {
             drop(worker.join());
         }
     }
+}
+
+/// What a stream says before it has read anything.
+fn first_status(parts: &StreamParts) -> StreamStatus {
+    let mut status = StreamStatus {
+        checkpoint_epoch: parts.checkpoints.epoch(),
+        checkpoint_error: None,
+        error: None,
+        ..parts.said.clone()
+    };
+    status.sources.retain(|name, _| parts.logs.contains_key(name));
+    for (name, clock) in parts.clocks.iter().filter(|(name, _)| parts.logs.contains_key(*name)) {
+        let source = status.sources.entry(name.clone()).or_default();
+        let known = |us: i64| (us > i64::MIN).then_some(us);
+        (source.newest_us, source.clock_us) = (known(clock.newest_us), known(clock.clock_us));
+    }
+    status
 }
 
 fn spawn<T: Send + 'static>(
@@ -352,6 +338,11 @@ fn run_worker(
     shared: &Shared,
 ) -> Result<(), StreamError> {
     let mut due = false;
+    let note_sizes = |worker: &Worker| {
+        let mut sizes = shared.sizes.lock().unwrap_or_else(PoisonError::into_inner);
+        sizes[number] = worker.sizes();
+    };
+    note_sizes(worker);
     loop {
         // Fresh rows go before expiries; these are caught up whenever nothing waits.
         let message = match due {
@@ -361,6 +352,7 @@ fn run_worker(
         match message {
             Ok(Message::Rows(routed, places)) => {
                 worker.rows(&routed, &places)?;
+                note_sizes(worker);
                 let mut served = shared.served();
                 if let Some(at) = served.get_mut(&routed.source).and_then(|at| at.get_mut(number)) {
                     *at = routed.next_position;
@@ -378,236 +370,16 @@ fn run_worker(
                 if reply.send(parts.map(|parts| (parts, letters))).is_err() {
                     return Err(StreamError::Ended("nobody stores the checkpoint".into()));
                 }
-                let mut sizes = shared.sizes.lock().unwrap_or_else(PoisonError::into_inner);
-                sizes[number] = worker.sizes();
             }
             Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => {
                 // Values that are due are written, so that what is read after a stop is as of its clock.
                 while worker.due()? {}
                 return Ok(());
             }
-            Err(RecvTimeoutError::Timeout) => due = worker.due()?,
-        }
-    }
-}
-
-struct SourceReader {
-    name: String,
-    reader: LogReader,
-    router: Router,
-    out_of_orderness_us: i64,
-    clock: SourceClock,
-}
-
-/// The thread that reads the logs, advances clocks and stores checkpoints.
-struct Reader {
-    sources: Vec<SourceReader>,
-    senders: Vec<Sender<Message>>,
-    shared: Arc<Shared>,
-    settings: StreamSettings,
-    clock: Arc<dyn Clock>,
-    storage: Arc<dyn Storage>,
-    project: String,
-    compiled: Arc<Compiled>,
-    checkpoints: Checkpoints,
-    letters: Vec<Letter>,
-    changed: bool,
-    /// When a checkpoint was stored last, or tried.
-    checkpointed_at_us: u64,
-    unstored: Option<Unstored>,
-}
-
-/// A checkpoint that was taken and could not be stored, or not wholly. Its changes are in no later one, so it is
-/// stored before the next is taken; doing it twice does no harm.
-struct Unstored {
-    name: String,
-    letters: Vec<Letter>,
-    barrier: Barrier,
-    parts: Vec<GroupPart>,
-    began_us: u64,
-}
-
-impl StreamError {
-    /// Whether storage could not do it: it may later, when there is space again.
-    fn is_of_storage(&self) -> bool {
-        let error = match self {
-            StreamError::Storage(error) | StreamError::Checkpoint(CheckpointError::Storage(error)) => error,
-            _ => return false,
-        };
-        matches!(error, StorageError::Unwritable { .. } | StorageError::Failed { .. })
-    }
-}
-
-impl Reader {
-    fn run(mut self) -> Option<LastBarrier> {
-        let result = self.read_until_stopped();
-        let failed = self.shared.status().error.is_some();
-        let result = result.and_then(|()| if failed { Ok(()) } else { self.checkpoint() });
-        for sender in &self.senders {
-            drop(sender.send(Message::Stop));
-        }
-        if let Err(error) = result {
-            self.shared.fail(&error);
-            return None;
-        }
-        let positions = self.positions();
-        let clocks = self.clocks();
-        Some((self.checkpoints, positions, clocks))
-    }
-
-    fn read_until_stopped(&mut self) -> Result<(), StreamError> {
-        self.checkpointed_at_us = self.clock.monotonic_us();
-        while !self.shared.stop.load(Ordering::SeqCst) {
-            let mut read = false;
-            for number in 0..self.sources.len() {
-                read |= self.read_some(number, self.sources.len() == 1)?;
-            }
-            if !read && self.sources.len() != 1 {
-                std::thread::sleep(WAIT);
-            }
-            let since_us = self.clock.monotonic_us().saturating_sub(self.checkpointed_at_us);
-            let wanted = self.changed || self.unstored.is_some();
-            if wanted && since_us as i64 >= self.settings.checkpoint_every_us {
-                self.checkpoint().or_else(|error| self.try_again_later(error))?;
+            Err(RecvTimeoutError::Timeout) => {
+                due = worker.due()?;
+                note_sizes(worker);
             }
         }
-        Ok(())
-    }
-
-    /// Reads and routes what has come to one source. Returns whether anything had.
-    fn read_some(&mut self, number: usize, wait: bool) -> Result<bool, StreamError> {
-        let source = &mut self.sources[number];
-        let wait = if wait { WAIT } else { Duration::ZERO };
-        let batches = source.reader.next(READ_BYTES, wait)?;
-        let now_us = self.clock.now_us();
-        if batches.is_empty() {
-            let idle_us = now_us.saturating_sub(source.clock.read_at_us);
-            if source.clock.newest_us > i64::MIN && idle_us >= self.settings.idle_us {
-                let watermark_us = source.clock.newest_us.saturating_sub(source.out_of_orderness_us);
-                let clock_us = watermark_us.saturating_add(idle_us);
-                // Once a second is enough: hops are minutes.
-                if clock_us.saturating_sub(source.clock.clock_us) >= 1_000_000 {
-                    source.clock.clock_us = clock_us;
-                    let (name, clock) = (source.name.clone(), source.clock);
-                    self.shared.status().sources.entry(name.clone()).or_default().clock_us = Some(clock.clock_us);
-                    self.send(|| Message::Clock(name.clone(), clock_us))?;
-                    self.changed = true;
-                }
-            }
-            return Ok(false);
-        }
-        let places = Arc::new(Places::new(&batches));
-        let mut routed = source.router.route(&batches)?;
-        source.clock.read_at_us = now_us;
-        if let Some(newest_us) = routed.newest_us {
-            source.clock.newest_us = source.clock.newest_us.max(newest_us);
-            let watermark_us = source.clock.newest_us.saturating_sub(source.out_of_orderness_us);
-            source.clock.clock_us = source.clock.clock_us.max(watermark_us);
-        }
-        let letters = std::mem::take(&mut routed.letters);
-        {
-            let mut status = self.shared.status();
-            for letter in &letters {
-                let reason = format!("{:?}", letter.reason).to_lowercase();
-                *status.dead_letters.entry(reason).or_default() += 1;
-            }
-            let said = status.sources.entry(source.name.clone()).or_default();
-            said.rows += routed.rows as u64;
-            said.null_keys += routed.null_keys;
-            said.newest_us = Some(source.clock.newest_us);
-            said.clock_us = Some(source.clock.clock_us);
-        }
-        self.letters.extend(letters);
-        let (name, clock_us) = (source.name.clone(), source.clock.clock_us);
-        let routed = Arc::new(routed);
-        if clock_us > i64::MIN {
-            // Before the rows, so that their entities are folded once, as of the clock that these rows make.
-            self.send(|| Message::Clock(name.clone(), clock_us))?;
-        }
-        self.send(|| Message::Rows(routed.clone(), places.clone()))?;
-        self.changed = true;
-        Ok(true)
-    }
-
-    fn send(&self, message: impl Fn() -> Message) -> Result<(), StreamError> {
-        for sender in &self.senders {
-            sender.send(message()).map_err(|_| StreamError::Ended("a folding thread has stopped".into()))?;
-        }
-        Ok(())
-    }
-
-    fn positions(&self) -> BTreeMap<String, u64> {
-        self.sources.iter().map(|source| (source.name.clone(), source.reader.position())).collect()
-    }
-
-    fn clocks(&self) -> BTreeMap<String, SourceClock> {
-        self.sources.iter().map(|source| (source.name.clone(), source.clock)).collect()
-    }
-
-    /// Stores what is not stored yet, then takes a checkpoint at the rows read so far and stores that.
-    fn checkpoint(&mut self) -> Result<(), StreamError> {
-        self.checkpointed_at_us = self.clock.monotonic_us();
-        self.store()?;
-        if self.changed {
-            self.unstored = Some(self.take_checkpoint()?);
-            self.changed = false;
-            self.store()?;
-        }
-        Ok(())
-    }
-
-    /// Rows go on being folded while storage is full or out of reach: they are in the log, which refuses new ones
-    /// by itself when it cannot keep them.
-    fn try_again_later(&mut self, error: StreamError) -> Result<(), StreamError> {
-        if !error.is_of_storage() {
-            return Err(error);
-        }
-        tracing::warn!("the checkpoint is not stored, it is tried again: {error}");
-        self.shared.status().checkpoint_error = Some(error.to_string());
-        Ok(())
-    }
-
-    /// Sends a barrier behind the rows read so far and gathers what comes back.
-    fn take_checkpoint(&mut self) -> Result<Unstored, StreamError> {
-        let began_us = self.clock.monotonic_us();
-        let full = (0..crate::route::GROUPS).filter(|group| self.checkpoints.wants_full(*group));
-        let full = full.fold(0u64, |mask, group| mask | 1 << group);
-        let (reply, replies) = bounded(self.senders.len());
-        self.send(|| Message::Barrier(full, reply.clone()))?;
-        drop(reply);
-        let mut parts = Vec::new();
-        let mut letters = std::mem::take(&mut self.letters);
-        for _ in 0..self.senders.len() {
-            let replied = replies.recv().map_err(|_| StreamError::Ended("a folding thread has stopped".into()))?;
-            let (groups, refused) = replied?;
-            parts.extend(groups);
-            letters.extend(refused);
-        }
-        parts.sort_by_key(|part| part.group);
-        let barrier =
-            Barrier { positions: self.positions(), clocks: self.clocks(), tables: table_records(&self.compiled) };
-        let name = format!("{:020}-{}", self.checkpoints.epoch() + 1, self.checkpoints.writer());
-        Ok(Unstored { name, letters, barrier, parts, began_us })
-    }
-
-    fn store(&mut self) -> Result<(), StreamError> {
-        let Some(unstored) = &self.unstored else { return Ok(()) };
-        let mut lap = self.shared.steps.start();
-        letter::store(self.storage.as_ref(), &self.project, &unstored.name, &unstored.letters)?;
-        self.storage.crash_point("after the letters, before the delta")?;
-        let epoch = self.checkpoints.commit(&unstored.barrier, &unstored.parts)?;
-        for source in &mut self.sources {
-            // All groups stand at one position now.
-            source.router.bounds.fill(Bounds::ALL);
-        }
-        let mut status = self.shared.status();
-        status.checkpoint_epoch = epoch;
-        status.checkpoint_bytes = unstored.parts.iter().map(|part| part.bytes.len() as u64).sum();
-        status.checkpoint_us = self.clock.monotonic_us().saturating_sub(unstored.began_us);
-        status.checkpoint_error = None;
-        drop(status);
-        self.unstored = None;
-        lap.end(Step::Checkpoint);
-        Ok(())
     }
 }

@@ -61,18 +61,27 @@ impl Step {
 
 /// The counters of one stream, shared by its threads.
 pub struct Steps {
-    clock: Arc<dyn Clock>,
+    clock: Option<Arc<dyn Clock>>,
     spent_us: [AtomicU64; Step::ALL.len()],
 }
 
 impl Steps {
     pub fn new(clock: Arc<dyn Clock>) -> Steps {
-        Steps { clock, spent_us: Default::default() }
+        Steps { clock: Some(clock), spent_us: Default::default() }
+    }
+
+    /// Counters that stay at zero.
+    pub fn untimed() -> Steps {
+        Steps { clock: None, spent_us: Default::default() }
+    }
+
+    fn now_us(&self) -> u64 {
+        self.clock.as_ref().map_or(0, |clock| clock.monotonic_us())
     }
 
     /// Begins to time what comes now.
     pub fn start(&self) -> Lap<'_> {
-        Lap { steps: self, since_us: self.clock.monotonic_us() }
+        Lap { steps: self, since_us: self.now_us() }
     }
 
     /// Microseconds by the names of steps.
@@ -91,7 +100,7 @@ pub struct Lap<'a> {
 impl Lap<'_> {
     /// What has passed since the last end belongs to this step.
     pub fn end(&mut self, step: Step) {
-        let now_us = self.steps.clock.monotonic_us();
+        let now_us = self.steps.now_us();
         self.steps.spent_us[step as usize].fetch_add(now_us.saturating_sub(self.since_us), Ordering::Relaxed);
         self.since_us = now_us;
     }

@@ -1,7 +1,7 @@
 //! The threads that own state: each has some shard groups, and folds the rows of their entities.
 
 use super::compiled::Compiled;
-use super::fold_table::{FoldTableError, GroupTables, Touched, fold_touched};
+use super::fold_table::{FoldTableError, GroupTables, TableFold, Touched, fold_touched};
 use super::letter::{Letter, Reason, RefusedBy};
 use super::router::{Places, Routed, Router};
 use super::steps::{Step, Steps};
@@ -164,16 +164,8 @@ impl Worker {
             let clock_us = self.clocks_us[table];
             self.touched.of_rows(&mut tables, batch, &routed_table.keys, rows, |_| clock_us);
             lap.end(Step::Group);
-            let refused = fold_touched(
-                layout,
-                &mut tables,
-                &mut self.touched,
-                batch,
-                &mut self.jobs[table],
-                features,
-                self.online.as_ref(),
-                &mut lap,
-            )?;
+            let fold = TableFold { layout, jobs: &mut self.jobs[table], features, online: self.online.as_ref() };
+            let refused = fold_touched(fold, &mut tables, &mut self.touched, batch, &mut lap)?;
             for refusal in refused {
                 let record = batch.records[refusal.row as usize];
                 let feature = &layout.features[refusal.feature];
@@ -184,6 +176,7 @@ impl Worker {
                     sub_row: batch.sub_rows[refusal.row as usize],
                     stage: Stage::Fold,
                     refused_by: RefusedBy::Feature(feature.fingerprint),
+                    intake: None,
                     reason: Reason::Fold,
                     message: refusal.message,
                     module: Some(feature.udf.digest),
@@ -261,16 +254,13 @@ impl Worker {
         self.touched.of_due(group as u32, &state.tables[table], numbers, self.clocks_us[table], all_features);
         let mut tables = tables_of(&mut self.groups, table);
         lap.end(Step::Group);
-        fold_touched(
-            &self.compiled.layout.tables[table],
-            &mut tables,
-            &mut self.touched,
-            &self.empty[table],
-            &mut self.jobs[table],
-            &self.features[table],
-            self.online.as_ref(),
-            &mut lap,
-        )?;
+        let fold = TableFold {
+            layout: &self.compiled.layout.tables[table],
+            jobs: &mut self.jobs[table],
+            features: &self.features[table],
+            online: self.online.as_ref(),
+        };
+        fold_touched(fold, &mut tables, &mut self.touched, &self.empty[table], &mut lap)?;
         Ok(())
     }
 

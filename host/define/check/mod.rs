@@ -26,7 +26,7 @@ use std::path::PathBuf;
 pub use kept::Break;
 pub use reference::Referred;
 use source::request_kind;
-pub use test_case::{LookupCase, TestCase};
+pub use test_case::{EntityStatus, LookupCase, TestCase};
 pub use udf::Pins;
 use udf::UdfResolver;
 

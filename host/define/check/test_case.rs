@@ -1,19 +1,24 @@
 //! `kind: test`: events and what lookups must then say. Checked with the project, never registered.
 
 use super::{Checker, Group, Report, filter};
+use crate::define::Source;
 use crate::define::names::hint;
 use crate::define::read::DocumentPlace;
 use crate::define::typed::{LookupShape, TestDocument};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// One test: the events in the order in which they arrive, and the lookups after them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TestCase {
     pub name: String,
-    /// `file:line` of the document, for reports.
-    pub place: String,
+    /// As shown to people.
+    pub file: Arc<str>,
+    /// Of the test's name.
+    pub line: u32,
     pub source: String,
+    /// Values by column, or as the events of the source are.
     pub events: Vec<Value>,
     pub lookups: Vec<LookupCase>,
 }
@@ -21,6 +26,8 @@ pub struct TestCase {
 /// One lookup of a test, and the values it must give.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LookupCase {
+    /// Of its `at`, in the file of the test.
+    pub line: u32,
     /// Microseconds since the epoch, UTC.
     pub at_us: i64,
     pub view: String,
@@ -30,6 +37,33 @@ pub struct LookupCase {
     pub features: Option<Vec<String>>,
     /// By value column. What is not named is not compared.
     pub expect: BTreeMap<String, Value>,
+    /// `None`: not compared.
+    pub status: Option<EntityStatus>,
+    /// `None`: not compared; `Some(None)`: the values must hold for good.
+    pub valid_until_us: Option<Option<i64>>,
+    /// Asked as a row of a training set alone.
+    pub label: bool,
+}
+
+/// What is known of an entity, whatever its values are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntityStatus {
+    Known,
+    NotFound,
+    OutsideMaxAge,
+}
+
+impl EntityStatus {
+    const ALL: [EntityStatus; 3] = [EntityStatus::Known, EntityStatus::NotFound, EntityStatus::OutsideMaxAge];
+
+    /// As a case writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            EntityStatus::Known => "KNOWN",
+            EntityStatus::NotFound => "NOT_FOUND",
+            EntityStatus::OutsideMaxAge => "OUTSIDE_MAX_AGE",
+        }
+    }
 }
 
 impl Checker<'_> {
@@ -40,10 +74,18 @@ impl Checker<'_> {
             let near = hint(&source.value, self.names_in(Group::Source));
             report.say(source, format!("no source `{}`: {near}", source.value));
         }
-        for (number, event) in typed.events.iter().enumerate() {
-            if !event.is_object() {
-                let number = number + 1;
+        for (number, event) in (1..).zip(&typed.events) {
+            let Some(event) = event.as_object() else {
                 report.say(&typed.name, format!("event {number} is no mapping: write {{ column: value, … }}"));
+                continue;
+            };
+            let Some(source) = self.project.sources.get(&source.value) else { continue };
+            for key in event.keys().filter(|key| !means_something(source, key)) {
+                let near = hint(key, source.columns.iter().map(|column| column.name.as_str()));
+                report.say(
+                    &typed.name,
+                    format!("event {number}: source `{}` has no column `{key}`; {near}", source.name),
+                );
             }
         }
         let lookups: Vec<_> = typed.lookups.iter().filter_map(|lookup| self.lookup(&mut report, lookup)).collect();
@@ -51,7 +93,8 @@ impl Checker<'_> {
         self.problems.append(&mut report.problems);
         correct.then(|| TestCase {
             name: typed.name.value.clone(),
-            place: super::shown(place, &typed.name),
+            file: place.file.clone(),
+            line: place.problem(&typed.name, "").line,
             source: source.value.clone(),
             events: typed.events.clone(),
             lookups,
@@ -82,13 +125,39 @@ impl Checker<'_> {
                 );
             }
         }
+        let status = typed.expect_status.as_ref().and_then(|status| {
+            let found = EntityStatus::ALL.into_iter().find(|known| known.name() == status.value);
+            let names = EntityStatus::ALL.map(EntityStatus::name).join(", ");
+            report.take(status, found.ok_or_else(|| format!("`{}` is no status: write one of {names}", status.value)))
+        });
+        let valid_until_us = typed.expect_valid_until.as_ref().and_then(|instant| match instant {
+            Value::Null => Some(None),
+            other => {
+                let instant = other.as_str().and_then(filter::timestamp).map(Some);
+                let wrong =
+                    format!("expect_valid_until: {other} is no instant: write RFC 3339 with an offset, or null");
+                report.take(&typed.at, instant.ok_or(wrong))
+            }
+        });
+        if typed.expect.is_empty() && typed.expect_status.is_none() && typed.expect_valid_until.is_none() {
+            report.say(&typed.at, "this lookup expects nothing: write `expect: { feature: value }`");
+        }
         Some(LookupCase {
+            line: report.place.problem(&typed.at, "").line,
             at_us: at_us?,
             view: view.value.clone(),
             entity: typed.entity.clone(),
             request: typed.request.clone(),
             features: typed.features.as_ref().map(|names| names.iter().map(|name| name.value.clone()).collect()),
             expect: typed.expect.clone(),
+            status,
+            valid_until_us,
+            label: typed.label,
         })
     }
+}
+
+/// Whether a key of an event is a column, or begins the way to one.
+fn means_something(source: &Source, key: &str) -> bool {
+    source.columns.iter().any(|column| column.name == key || column.stream_path.first().is_some_and(|part| part == key))
 }

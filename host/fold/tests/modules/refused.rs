@@ -6,6 +6,12 @@ use std::sync::LazyLock;
 
 static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(Limits::default()).expect("the engine starts"));
 
+/// The same as a component, as it is made of an upload.
+static COMPONENT: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let bytes = wat::parse_str(whole("", "")).expect("the text parses");
+    ENGINE.load(&bytes).expect("it is whole").component().to_vec()
+});
+
 /// Everything that a module needs, with one UDF `a` that nobody calls. `start` is the body of `_initialize`,
 /// `describe` what points at the list (at 16: one record at 32, its name at 8).
 const WHOLE: &str = r#"
@@ -144,4 +150,33 @@ fn a_component_loads() {
     let module = ENGINE.load(&GUEST).expect("the guest loads");
     let again = ENGINE.load(module.component()).expect("its component loads");
     assert_eq!(again.udfs(), module.udfs());
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(512))]
+
+    /// Guards against a parser or compiler that an upload can bring down: sections are moved, lengths are wrong.
+    #[test]
+    fn mangled_modules_load_or_are_refused(
+        changes in proptest::collection::vec((proptest::prelude::any::<proptest::sample::Index>(), 0u8..3, proptest::prelude::any::<u8>()), 1..5),
+        core: bool,
+    ) {
+        let text = whole("", "");
+        let core_bytes = wat::parse_str(&text).expect("the text parses");
+        let mut bytes = match core {
+            true => core_bytes,
+            false => COMPONENT.clone(),
+        };
+        for (at, what, byte) in changes {
+            let at = at.index(bytes.len());
+            match what {
+                0 => bytes[at] = byte,
+                1 => bytes.insert(at, byte),
+                _ => drop(bytes.remove(at)),
+            }
+        }
+        if let Err(refused) = ENGINE.load(&bytes) {
+            proptest::prop_assert!(!refused.saw.is_empty() && !refused.remedy.is_empty(), "{refused}");
+        }
+    }
 }

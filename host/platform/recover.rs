@@ -46,9 +46,35 @@ pub fn stored_tables(checkpoints: &Checkpoints) -> Vec<TableRecord> {
 }
 
 /// The layout of a project over stored state: a feature that has state keeps the rows it is made of, a new one is
-/// made of what is in the log.
+/// made of what is in the log. So is one whose table has become another: its state is not found there, and must not
+/// be said to hold rows that nobody will read again.
 pub fn layout_over(project: &Project, records: &[TableRecord]) -> Result<Layout, PlatformError> {
+    let mut moved = BTreeSet::new();
+    loop {
+        let layout = layout_without(project, records, &moved)?;
+        let known = moved.len();
+        for table in layout.tables.iter().filter(|table| table.row_set.files.is_some()) {
+            let of_table = |record: &&TableRecord| record.id == table.id;
+            let is_stored =
+                |feature: &Digest| records.iter().filter(of_table).any(|record| record.fingerprints.contains(feature));
+            let fingerprints = table.features.iter().map(|feature| feature.fingerprint);
+            moved.extend(fingerprints.filter(|fingerprint| !is_stored(fingerprint)));
+        }
+        if moved.len() == known {
+            return Ok(layout);
+        }
+    }
+}
+
+fn layout_without(
+    project: &Project,
+    records: &[TableRecord],
+    moved: &BTreeSet<Digest>,
+) -> Result<Layout, PlatformError> {
     let row_set = |source: &Source, feature: &Feature| {
+        if moved.contains(&feature.fingerprint) {
+            return RowSet { source: source.lineage.clone(), files: None };
+        }
         let of_source = records.iter().filter(|record| record.row_set.source == source.lineage);
         let mut holding = of_source.filter(|record| record.fingerprints.contains(&feature.fingerprint));
         let with_files = holding.clone().find(|record| record.row_set.files.is_some());

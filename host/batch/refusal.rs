@@ -4,6 +4,7 @@ use crate::define::Digest;
 use crate::rows::Stage;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 /// A row, or a part of what is made of it, that was refused.
@@ -26,6 +27,21 @@ pub enum Place {
     File { path: String, row: u64 },
     /// Position in the source's push log.
     Log { position: u64 },
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::File { path, row } => write!(f, "row {row} of {path}"),
+            Place::Log { position } => write!(f, "position {position} of the log"),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}: {}", self.source, self.place, self.message)
+    }
 }
 
 /// What does without the row; nothing else lacks it.

@@ -186,7 +186,8 @@ pub fn materialize(args: &MaterializeArgs, global: &Global) -> anyhow::Result<Ex
     let done = done?;
     let refused = refusals.summary();
     if refused.total() > 0 {
-        note(&format!("warning: {} rows took no part, the first: {:?}", refused.total(), refused.examples.first()));
+        let first = refused.examples.first().map(ToString::to_string).unwrap_or_default();
+        note(&format!("warning: {} rows took no part, the first: {first}", refused.total()));
     }
     drop(lock);
     match global.json {
@@ -224,7 +225,8 @@ fn run_job(global: &Global, command: &str, request: &Value) -> anyhow::Result<Va
 
 fn refused_rows(done: &Value) {
     if let Some(count) = done["refused_rows"].as_u64().filter(|count| *count > 0) {
-        note(&format!("warning: {count} rows took no part, the first: {}", done["refused"][0]));
+        let first = done["refused"][0].as_str().unwrap_or_default();
+        note(&format!("warning: {count} rows took no part, the first: {first}"));
     }
 }
 

@@ -74,11 +74,7 @@ impl ProjectHost {
         let host = BatchHost { project, prepare: &prepare, settings, refusals: refusals.clone(), progress };
         let done = run(&host, &rows)?;
         let refused: RefusalSummary = refusals.summary();
-        let shown = refused
-            .examples
-            .iter()
-            .take(REFUSED_SHOWN)
-            .map(|refusal| format!("{:?}: {}", refusal.place, refusal.message));
+        let shown = refused.examples.iter().take(REFUSED_SHOWN).map(ToString::to_string);
         Ok(BatchDone { done, refused_rows: refused.total(), refused: shown.collect() })
     }
 }

@@ -106,12 +106,12 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn tiles(&mut self, into: &mut Vec<StoredTile>) -> Result<(), DamagedCell> {
+    fn tiles(&mut self, mut take: impl FnMut(StoredTile)) -> Result<(), DamagedCell> {
         let count = self.varint()?;
         let mut index = 0i64;
         for _ in 0..count {
             index = index.wrapping_add(self.zigzag()?);
-            into.push(StoredTile { index, state: self.stored()? });
+            take(StoredTile { index, state: self.stored()? });
         }
         Ok(())
     }
@@ -194,8 +194,8 @@ pub(crate) fn read_tail(
     bytes: &[u8],
     start: usize,
     end: usize,
-    closed: &mut Vec<StoredTile>,
-    front: &mut Vec<StoredTile>,
+    closed: impl FnMut(StoredTile),
+    front: impl FnMut(StoredTile),
 ) -> Result<Option<Stored>, DamagedCell> {
     if start == end {
         return Ok(None);
@@ -217,7 +217,7 @@ pub fn persist(window: &Window, head: &[u8], tail: &[u8], out: &mut Vec<u8>) -> 
     }
     let newest = read_head(head, 0, head.len())?.newest;
     let mut closed = Vec::new();
-    read_tail(tail, 0, tail.len(), &mut closed, &mut Vec::new())?;
+    read_tail(tail, 0, tail.len(), |tile| closed.push(tile), |_| {})?;
     let tiles = closed
         .iter()
         .map(|tile| (tile, tail))
@@ -238,7 +238,7 @@ pub fn restore(window: &Window, persisted: &[u8], head: &mut Vec<u8>, tail: &mut
         return Ok(());
     }
     let mut tiles = Vec::new();
-    Reader::new(persisted, 0, persisted.len()).tiles(&mut tiles)?;
+    Reader::new(persisted, 0, persisted.len()).tiles(|tile| tiles.push(tile))?;
     let Some((newest, closed)) = tiles.split_last() else {
         return Err(DamagedCell { at: 0 });
     };
@@ -265,7 +265,7 @@ pub fn persisted_tiles<'a>(window: &Window, persisted: &'a [u8]) -> Result<Vec<P
     if matches!(window, Window::Unbounded) {
         tiles.push(StoredTile { index: 0, state: reader.stored()? });
     } else {
-        reader.tiles(&mut tiles)?;
+        reader.tiles(|tile| tiles.push(tile))?;
     }
     Ok(tiles.iter().map(|tile| (tile.index, &persisted[tile.state.start..tile.state.end], tile.state.failed)).collect())
 }
@@ -303,7 +303,7 @@ mod tests {
                 }
                 let _ = persisted_tiles(&window, &bytes);
                 let _ = read_head(&bytes, 0, bytes.len());
-                let _ = read_tail(&bytes, 0, bytes.len(), &mut Vec::new(), &mut Vec::new());
+                let _ = read_tail(&bytes, 0, bytes.len(), |_| {}, |_| {});
             }
         }
     }

@@ -421,16 +421,21 @@ impl CellPlan<'_> {
         if let Mode::Newest { head, state, .. } = &self.mode {
             let start = planner.bytes.len();
             planner.bytes.extend_from_slice(self.tail);
-            let (mut closed, mut front) = (Vec::new(), Vec::new());
-            match cell::read_tail(&planner.bytes, start, planner.bytes.len(), &mut closed, &mut front) {
+            let tile = |tile: StoredTile| Tile { index: tile.index, state: State::stored(tile.state) };
+            let Work { tiles, front, .. } = work;
+            let tail = cell::read_tail(
+                &planner.bytes,
+                start,
+                planner.bytes.len(),
+                |closed| tiles.push(tile(closed)),
+                |merged| front.push(tile(merged)),
+            );
+            match tail {
                 Ok(back) => work.back = back.map(State::stored),
                 Err(damaged) => {
                     planner.damaged.get_or_insert(damaged);
                 }
             }
-            let tile = |tile: StoredTile| Tile { index: tile.index, state: State::stored(tile.state) };
-            work.tiles.extend(closed.into_iter().map(tile));
-            work.front.extend(front.into_iter().map(tile));
             work.total = head.total.map(State::stored);
             work.tiles.push(Tile { index: head.newest.index, state: *state });
             if planner.set_aside.uncached.contains(&self.cell) {

@@ -229,13 +229,10 @@ impl Work {
         if closed.is_empty() {
             return;
         }
-        let tiles = |tiles: &'_ [Tile]| {
-            tiles.iter().map(|tile| (tile.index, bytes_of(&tile.state), tile.state.failed)).collect::<Vec<_>>()
-        };
-        let front = tiles(&self.front[self.front_at..]);
-        let closed = tiles(closed);
+        let stored = |tile: &Tile| (tile.index, bytes_of(&tile.state), tile.state.failed);
+        let front = &self.front[self.front_at..];
         let back = self.back.as_ref().map(&bytes_of);
-        cell::put_tail(tail, (closed.len(), closed.into_iter()), (front.len(), front.into_iter()), back);
+        cell::put_tail(tail, (closed.len(), closed.iter().map(stored)), (front.len(), front.iter().map(stored)), back);
     }
 }
 

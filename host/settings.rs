@@ -3,7 +3,7 @@
 //! Only the file may hold `${NAME}` (from the environment) and `file:PATH` (what is in that file).
 
 use crate::define::{Located, NotYet, Problem, duration_text, parse_duration, read_yaml};
-use crate::route::GROUPS;
+use crate::route::Groups;
 use crate::storage::directory_of;
 use serde::de::{Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,8 @@ pub const FILE: &str = "onefold.yaml";
 pub struct Settings {
     pub data: PathBuf,
     pub listen: SocketAddr,
+    /// Of a project whose first checkpoint is still to come; later it must be what it was.
+    pub groups: Groups,
     pub threads: usize,
     pub checkpoint_every_us: i64,
     pub idle_us: i64,
@@ -32,6 +34,7 @@ impl Default for Settings {
         Settings {
             data: PathBuf::from("./.onefold"),
             listen: SocketAddr::from(([127, 0, 0, 1], 6566)),
+            groups: Groups::default(),
             threads: 2,
             checkpoint_every_us: 5_000_000,
             idle_us: 60_000_000,
@@ -195,8 +198,11 @@ impl Settings {
                 let wrong = |_| format!("`{value}` is no address: write 127.0.0.1:6566");
                 self.listen = value.replace("localhost:", "127.0.0.1:").parse().map_err(wrong)?;
             }
-            "stream.groups" if value == GROUPS.to_string() => {}
-            "stream.groups" => return Err(format!("`{value}`: {GROUPS} groups are the only number there can be yet")),
+            "stream.groups" => {
+                let groups = value.parse().ok().and_then(Groups::new);
+                let wrong = || format!("`{value}`: write a whole number from 1 to {}", Groups::MOST);
+                self.groups = groups.ok_or_else(wrong)?;
+            }
             "stream.threads" => self.threads = count(value, 64)?,
             "stream.checkpoint_every" => self.checkpoint_every_us = duration(value)?,
             "stream.idle" => self.idle_us = duration(value)?,
@@ -305,10 +311,11 @@ mod tests {
 
     #[test]
     fn the_file_is_read_with_what_stands_for_other_things() {
-        let text = "data: state\nlisten: 127.0.0.1:7000\nstream: { groups: 16, threads: \"${THREADS}\", checkpoint_every: 1s, idle: 2m }\nlimits: { memory: 512MiB, request_entities: 5 }\n";
+        let text = "data: state\nlisten: 127.0.0.1:7000\nstream: { groups: 8, threads: \"${THREADS}\", checkpoint_every: 1s, idle: 2m }\nlimits: { memory: 512MiB, request_entities: 5 }\n";
         let expected = Settings {
             data: PathBuf::from("/etc/onefold/state"),
             listen: SocketAddr::from(([127, 0, 0, 1], 7000)),
+            groups: Groups::new(8).unwrap(),
             threads: 3,
             checkpoint_every_us: 1_000_000,
             idle_us: 120_000_000,
@@ -327,10 +334,7 @@ mod tests {
                 "data: s3://bucket",
                 "onefold.yaml:1: data: `s3://bucket` cannot hold data: s3:// is not supported yet, only directories and file:// are",
             ),
-            (
-                "stream:\n  groups: 8",
-                "onefold.yaml:2: stream.groups: `8`: 16 groups are the only number there can be yet",
-            ),
+            ("stream:\n  groups: 257", "onefold.yaml:2: stream.groups: `257`: write a whole number from 1 to 256"),
             (
                 "stream:\n  exchange: true",
                 "onefold.yaml:2: `stream.exchange` cannot be used yet: this version has no Kafka; remove it",

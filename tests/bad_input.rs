@@ -437,4 +437,10 @@ fn the_command_line_says_the_same_with_its_exit_code() {
         wrong.unless(ran.code == code, format!("{typed:?}: exit {}, {told}", ran.code));
         wrong.unless_says(&typed.join(" "), &told, said);
     }
+    // Keys would be looked for in groups that do not have them.
+    write("onefold.yaml", b"stream: { groups: 8 }");
+    let ran = run(directory.path(), &["lookup", "things.rows", "key=a"]);
+    shown("onefold.yaml", "stream: { groups: 8 }", format!("exit {}", ran.code), &ran.error);
+    wrong.unless(ran.code == 2, format!("groups: exit {}, {}", ran.code, ran.error));
+    wrong.unless_says("groups", &ran.error, &["cut into 16 groups", "says 8", "set it to 16"]);
 }

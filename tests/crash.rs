@@ -8,6 +8,7 @@ use onefold::clock::{Clock, ManualClock};
 use onefold::define::read_text;
 use onefold::platform::{Platform, PlatformSettings, ProjectHost, Records};
 use onefold::registry::ApplyOptions;
+use onefold::route::Groups;
 use onefold::storage::forgetful::{Fault, Forgetful};
 use onefold::stream::RefusedBy;
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,6 +78,7 @@ struct Sent {
 struct Machine {
     disk: Forgetful,
     clock: Arc<ManualClock>,
+    groups: Groups,
     platform: Option<Arc<Platform>>,
     sent: BTreeMap<String, Sent>,
     /// In the order of their positions.
@@ -88,8 +90,9 @@ struct Machine {
 }
 
 impl Machine {
-    fn new() -> Machine {
+    fn new(groups: Groups) -> Machine {
         let mut machine = Machine {
+            groups,
             disk: Forgetful::new(),
             clock: Arc::new(ManualClock::at(BEGIN_US + 1440 * MINUTE_US)),
             platform: None,
@@ -107,6 +110,7 @@ impl Machine {
         // Each process has a name of its own, which comes from the time.
         self.clock.advance(1_000_000);
         let settings = PlatformSettings {
+            groups: self.groups,
             threads: 2,
             checkpoint_every_us: 1_000,
             idle_us: i64::MAX,
@@ -308,9 +312,10 @@ fn a_crash_at_any_point_loses_and_doubles_nothing() {
     for (number, (point, most)) in POINTS.into_iter().chain([(ANYWHERE, 300)]).enumerate() {
         for seed in 0..seeds {
             let mut chance = Chance::new(seed * 100 + number as u64);
-            let mut machine = Machine::new();
+            let groups = [1, 2, 16, 64][chance.below(4)];
+            let mut machine = Machine::new(Groups::new(groups).expect("a number of groups"));
             for round in 0..3 {
-                let context = format!("{point}, seed {seed}, round {round}");
+                let context = format!("{point}, seed {seed}, round {round}, groups {groups}");
                 let hit = 1 + chance.below(most) as u64;
                 match point {
                     ANYWHERE => machine.disk.fail_after(hit, Fault::Stop),
@@ -357,7 +362,7 @@ fn a_full_disk_refuses_pushes_and_goes_on_when_there_is_room() {
     for fault in [Fault::Full, Fault::ReadOnly] {
         for seed in 0..20 {
             let mut chance = Chance::new(seed + 1000);
-            let mut machine = Machine::new();
+            let mut machine = Machine::new(Groups::default());
             let context = format!("{fault:?}, seed {seed}");
             machine.disk.fail_after(chance.below(120) as u64, fault);
             for _ in 0..25 {

@@ -6,7 +6,7 @@ use onefold::batch::BatchSettings;
 use onefold::clock::ManualClock;
 use onefold::online::{FeatureWrite, NewValue, OnlineBatch, OnlineEntity, OnlineStore};
 use onefold::platform::{PlatformError, Verified};
-use onefold::route::{GROUPS, group_of, hash};
+use onefold::route::{Groups, hash};
 use onefold::source::{Append, LogSettings, PushLog, Records};
 use onefold::state::{ChangesWriter, FileRange, GroupChanges, Manifest, TableChanges};
 use onefold::storage::Creation;
@@ -69,7 +69,7 @@ fn verify(bench: &Bench) -> Result<Verified, PlatformError> {
 /// Changes what the newest manifests say the state is, with sound checksums.
 fn edit_state(bench: &Bench, mut edit: impl FnMut(&mut TableChanges)) {
     let storage = bench.storage();
-    for group in 0..GROUPS {
+    for group in Groups::default().all() {
         let prefix = format!("projects/{PROJECT}/manifests/{group:02}/");
         let path = storage.list(&prefix).expect("it can be listed").pop().expect("there was a checkpoint");
         let bytes = storage.read(&path).expect("it can be read").expect("it is there");
@@ -210,7 +210,7 @@ fn a_wrong_value_online_is_found() {
     };
     // The first entity of all is the first of its group.
     let entity = OnlineEntity {
-        group: group_of(hash(keys.key(0))),
+        group: Groups::default().of(hash(keys.key(0))),
         number: 0,
         hash: hash(keys.key(0)),
         key: keys.key(0),

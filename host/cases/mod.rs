@@ -23,7 +23,6 @@ use crate::std_module::STD_WASM;
 use crate::storage::Storage;
 use crate::storage::forgetful::Forgetful;
 use events::Event;
-use onefold_fold::Compared;
 use std::sync::Arc;
 
 /// Every world has one project. Its name reaches no value.
@@ -75,9 +74,7 @@ impl Runner {
     /// Lets definitions name a module, if it is what it claims to be. One named `std` stands in for the program's own.
     pub fn add_module(&mut self, name: &str, bytes: Vec<u8>) -> Result<(), CaseError> {
         let module = self.modules.load(name, &bytes)?;
-        let compared = if name == "std" { Compared::ValuesAndStates } else { Compared::Values };
-        onefold_fold::check_module(&module, compared)
-            .map_err(|refused| CaseError::Wrong(format!("module `{name}` is refused: {refused}")))?;
+        self.modules.try_module(name, &module)?;
         match name {
             "std" => self.standard = bytes,
             _ => self.own.push((name.to_owned(), bytes)),

@@ -122,7 +122,12 @@ struct World<'a> {
 impl<'a> World<'a> {
     fn start(runner: &'a Runner, suite: &Suite, way: &StreamWay, now_us: i64) -> Result<World<'a>, CaseError> {
         // Time passes by events, and an event can be put on any microsecond.
-        let settings = PlatformSettings { threads: way.threads, idle_us: i64::MAX, ..PlatformSettings::default() };
+        let settings = PlatformSettings {
+            groups: way.groups,
+            threads: way.threads,
+            idle_us: i64::MAX,
+            ..PlatformSettings::default()
+        };
         let disk = Forgetful::new();
         runner.registry(disk.storage())?;
         let clock = Arc::new(ManualClock::at(now_us));

@@ -1,5 +1,6 @@
 //! The ways through a suite, and how they are called.
 
+use crate::route::Groups;
 use std::fmt;
 
 /// One path with one choice of what must not matter.
@@ -18,6 +19,7 @@ pub struct StreamWay {
     pub batch: usize,
     /// That fold.
     pub threads: usize,
+    pub groups: Groups,
     /// Each lookup has entities of its own, whose rows all come just before it, however late they are. Otherwise rows
     /// come as soon as the clock has reached them, and time alone must do the rest.
     pub late: bool,
@@ -41,15 +43,18 @@ pub struct BatchWay {
     pub batch_rows: usize,
 }
 
-/// All that a suite is put through: every order with every size of push, in time and late, on one thread and on two;
+/// All that a suite is put through: every order with every size of push, in time and late, on one thread and
+/// on two, in one group and in many;
 /// batch over a log and over files. The seed is the shuffles'.
 pub fn all_ways(seed: u64) -> Vec<Way> {
     let mut ways = Vec::new();
     for order in [Order::AsGiven, Order::Reversed, Order::Shuffled(seed)] {
         for (place, batch) in [1, 7, 4096].into_iter().enumerate() {
+            // So that either number meets every size of push, both numbers of threads, and late rows.
+            let groups = if ways.len() / 2 % 2 == 0 { Groups::ONE } else { Groups::default() };
             for late in [false, true] {
                 let threads = 1 + (place + usize::from(late)) % 2;
-                ways.push(Way::Stream(StreamWay { order, batch, threads, late }));
+                ways.push(Way::Stream(StreamWay { order, batch, threads, groups, late }));
             }
         }
     }
@@ -66,7 +71,13 @@ impl fmt::Display for StreamWay {
             Order::Reversed => "reversed",
             Order::Shuffled(_) => "shuffled",
         };
-        write!(formatter, "stream {order}, batch {}", self.batch)?;
+        write!(
+            formatter,
+            "stream {order}, batch {}, groups {}, threads {}",
+            self.batch,
+            self.groups.count(),
+            self.threads
+        )?;
         if self.late { formatter.write_str(", late") } else { Ok(()) }
     }
 }

@@ -1,12 +1,12 @@
 //! `onefold verify`, `snapshot`, `historical` and `materialize`: the commands that read all of the history.
 
-use super::client::{Reach, owner};
+use super::client::{Reach, owner, platform_settings};
 use super::first_rows::first_rows;
 use super::progress::rows_bar;
 use super::{Failure, Global, note, print};
 use crate::batch::{BatchSettings, Progress, Refusals};
 use crate::decode::parse_rfc3339;
-use crate::platform::{MaterializeRequest, Platform, PlatformSettings, module_cache};
+use crate::platform::{MaterializeRequest, Platform, module_cache};
 use crate::registry::Registry;
 use crate::storage::DataLock;
 use serde_json::{Value, json};
@@ -170,8 +170,7 @@ pub fn materialize(args: &MaterializeArgs, global: &Global) -> anyhow::Result<Ex
             }
         },
     };
-    let settings = PlatformSettings::default();
-    let platform = Platform::at_rest(settings, storage, global.clock.clone(), module_cache()?);
+    let platform = Platform::at_rest(platform_settings(global), storage, global.clock.clone(), module_cache()?);
     let bar = rows_bar(0, global.progress);
     let shown = bar.clone();
     let progress = Arc::new(move |progress: Progress| {

@@ -176,13 +176,17 @@ pub fn open_platform(global: &Global) -> anyhow::Result<Arc<Platform>> {
 
 /// The same over a storage of the caller's.
 pub fn open_platform_over(global: &Global, storage: Arc<dyn Storage>) -> anyhow::Result<Arc<Platform>> {
-    let settings = PlatformSettings {
+    Ok(Platform::open(platform_settings(global), storage, global.clock.clone())?)
+}
+
+pub fn platform_settings(global: &Global) -> PlatformSettings {
+    PlatformSettings {
+        groups: global.settings.groups,
         threads: global.settings.threads,
         checkpoint_every_us: global.settings.checkpoint_every_us,
         idle_us: global.settings.idle_us,
         memory_bytes: global.settings.memory_bytes,
-    };
-    Ok(Platform::open(settings, storage, global.clock.clone())?)
+    }
 }
 
 pub fn serve_settings(global: &Global, read_only: bool) -> ServeSettings {

@@ -22,7 +22,9 @@ mod udf_flags;
 
 use crate::clock::{Clock, SystemClock};
 use crate::define::{DefineError, hint};
+use crate::platform::PlatformError;
 use crate::settings::{self, Flags, Settings};
+use crate::state::CheckpointError;
 use crate::storage::{LocalStorage, Storage};
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
@@ -259,7 +261,8 @@ fn code_of(error: &anyhow::Error) -> u8 {
         if let Some(failure) = cause.downcast_ref::<Failure>() {
             return failure.code();
         }
-        if cause.is::<DefineError>() || cause.is::<settings::SettingsError>() {
+        let groups = matches!(cause.downcast_ref(), Some(PlatformError::Checkpoint(CheckpointError::Groups { .. })));
+        if groups || cause.is::<DefineError>() || cause.is::<settings::SettingsError>() {
             return 2;
         }
     }

@@ -66,7 +66,7 @@ const EFFORT: Law = Law {
 };
 
 /// What must be equal in any order, split and merge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Compared {
     /// What is emitted.
     Values,

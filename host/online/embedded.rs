@@ -4,7 +4,7 @@ use super::value;
 use super::{FeatureWrite, NewValue, OnlineBatch, OnlineEntity, OnlineError, OnlineFeature, OnlineRows, OnlineStore};
 use crate::arena::{Arena, Slice};
 use crate::define::Digest;
-use crate::route::{GROUPS, Keys, group_of};
+use crate::route::{Groups, Keys};
 use crate::rows::Layout;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, TimestampMicrosecondArray};
 use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
@@ -15,6 +15,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// One lock a group, taken once a batch by the group's only writer, so lookups never wait longer than a batch's write.
 pub struct EmbeddedStore {
+    shards: Groups,
     groups: Vec<RwLock<BTreeMap<Digest, Table>>>,
 }
 
@@ -49,16 +50,15 @@ struct Column {
     slices: Vec<Slice>,
 }
 
-impl Default for EmbeddedStore {
-    fn default() -> EmbeddedStore {
-        EmbeddedStore { groups: (0..GROUPS).map(|_| RwLock::default()).collect() }
-    }
-}
-
 impl EmbeddedStore {
+    /// An empty store of so many groups.
+    pub fn new(groups: Groups) -> EmbeddedStore {
+        EmbeddedStore { shards: groups, groups: groups.all().map(|_| RwLock::default()).collect() }
+    }
+
     /// Lets go of what is not in the layout.
     pub fn retire(&self, layout: &Layout) {
-        for group in 0..GROUPS {
+        for group in self.shards.all() {
             let mut tables = self.write_lock(group);
             tables.retain(|id, _| layout.tables.iter().any(|table| table.id == *id));
             for table in &layout.tables {
@@ -71,7 +71,7 @@ impl EmbeddedStore {
 
     /// Makes room for the layout's tables and features, beside those that are there.
     pub fn prepare(&self, layout: &Layout) {
-        for group in 0..GROUPS {
+        for group in self.shards.all() {
             let mut tables = self.write_lock(group);
             for table in &layout.tables {
                 let standing =
@@ -96,7 +96,7 @@ impl EmbeddedStore {
 
 impl OnlineStore for EmbeddedStore {
     fn write(&self, batch: &OnlineBatch<'_>) -> Result<(), OnlineError> {
-        let mut guards: Vec<Option<RwLockWriteGuard<'_, _>>> = (0..GROUPS).map(|_| None).collect();
+        let mut guards: Vec<Option<RwLockWriteGuard<'_, _>>> = self.shards.all().map(|_| None).collect();
         for entity in batch.entities {
             let guard = guards[entity.group as usize].get_or_insert_with(|| self.write_lock(entity.group));
             let table = guard.get_mut(&batch.table).ok_or(OnlineError::UnknownTable(batch.table))?;
@@ -128,14 +128,14 @@ impl OnlineStore for EmbeddedStore {
     }
 
     fn read(&self, table: &Digest, fingerprints: &[Digest], keys: &Keys) -> Result<OnlineRows, OnlineError> {
-        let mut guards: Vec<Option<RwLockReadGuard<'_, _>>> = (0..GROUPS).map(|_| None).collect();
+        let mut guards: Vec<Option<RwLockReadGuard<'_, _>>> = self.shards.all().map(|_| None).collect();
         for row in 0..keys.len() {
-            let group = group_of(keys.hash(row));
+            let group = self.shards.of(keys.hash(row));
             guards[group as usize].get_or_insert_with(|| self.read_lock(group));
         }
         let mut places = Vec::with_capacity(keys.len());
         for row in 0..keys.len() {
-            let group = group_of(keys.hash(row));
+            let group = self.shards.of(keys.hash(row));
             let tables = guards[group as usize].as_ref().and_then(|guard| guard.get(table));
             let table = tables.ok_or(OnlineError::UnknownTable(*table))?;
             let number = if keys.is_null(row) { None } else { table.find(keys.key(row), keys.hash(row)) };

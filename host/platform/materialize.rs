@@ -9,7 +9,7 @@ use crate::batch::{
     StateSink, list_files,
 };
 use crate::define::{Digest, Feature, Project, Source};
-use crate::route::{GROUPS, group_of, hash};
+use crate::route::{Groups, hash};
 use crate::rows::{Layout, RowSet};
 use crate::source::PushLog;
 use crate::state::{Barrier, ChangesWriter, Checkpoints, EntityRecord, GroupPart, SourceClock};
@@ -83,7 +83,8 @@ impl ProjectHost {
             pins.store(self.storage().as_ref(), self.name())?;
         }
         let logs = self.open_logs(&project)?;
-        let mut checkpoints = Checkpoints::open(self.storage().clone(), self.name(), self.writer_name(), GROUPS)?;
+        let mut checkpoints =
+            Checkpoints::open(self.storage().clone(), self.name(), self.writer_name(), self.groups())?;
         let stored = layout_over(&project, &stored_tables(&checkpoints))?;
         let layout = Layout::of(&project, |source: &Source, feature: &Feature| match pins.get(&source.name) {
             Some(pins) => RowSet { source: source.lineage.clone(), files: Some(pins.digest()) },
@@ -92,7 +93,7 @@ impl ProjectHost {
         })
         .map_err(|error| PlatformError::Invalid(error.to_string()))?;
         let prepare = self.preparer();
-        let compiled = Arc::new(Compiled::new(layout, &prepare)?);
+        let compiled = Arc::new(Compiled::new(layout, self.groups(), &prepare)?);
         let ends: BTreeMap<String, u64> = logs.iter().map(|(name, log)| (name.clone(), log.end_position())).collect();
         let rows = Rows {
             logs: logs
@@ -106,7 +107,7 @@ impl ProjectHost {
         let refusals = Arc::new(LogRefusals { told: refusals, positions: Mutex::default() });
         let host = BatchHost { project: &project, prepare: &prepare, settings, refusals: refusals.clone(), progress };
         let ask = MaterializeAsk { layout: &compiled.layout, views: views.clone() };
-        let mut sink = GroupedEntities::new(compiled.layout.tables.len());
+        let mut sink = GroupedEntities::new(&compiled);
         let done = host.materialize(&ask, &rows, &mut sink)?;
 
         let mut positions = checkpoints.manifest(0).map(|manifest| manifest.positions.clone()).unwrap_or_default();
@@ -192,14 +193,15 @@ fn row_set_of(layout: &Layout, fingerprint: &Digest) -> Option<RowSet> {
 
 /// Entities by table and group, as they come.
 struct GroupedEntities {
+    shards: Groups,
     /// For each group, for each table.
     groups: Vec<Vec<Vec<EntityRecord>>>,
 }
 
 impl GroupedEntities {
-    fn new(tables: usize) -> GroupedEntities {
-        let of_group = || (0..tables).map(|_| Vec::new()).collect();
-        GroupedEntities { groups: (0..GROUPS).map(|_| of_group()).collect() }
+    fn new(compiled: &Compiled) -> GroupedEntities {
+        let of_group = || compiled.layout.tables.iter().map(|_| Vec::new()).collect();
+        GroupedEntities { shards: compiled.groups, groups: compiled.groups.all().map(|_| of_group()).collect() }
     }
 
     fn into_parts(self, compiled: &Compiled) -> Vec<GroupPart> {
@@ -219,7 +221,7 @@ impl GroupedEntities {
 
 impl StateSink for GroupedEntities {
     fn entity(&mut self, table: usize, key: &[u8], newest_us: i64, cells: &[&[u8]]) -> Result<(), BatchError> {
-        let group = group_of(hash(key)) as usize;
+        let group = self.shards.of(hash(key)) as usize;
         let cells = cells.iter().map(|cell| cell.to_vec()).collect();
         self.groups[group][table].push(EntityRecord { key: key.to_vec(), newest_us, cells });
         Ok(())

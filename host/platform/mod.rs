@@ -26,7 +26,8 @@ pub use verify::{Difference, Verified};
 
 use crate::clock::Clock;
 use crate::define::Definitions;
-use crate::registry::{ApplyOptions, ModuleCache, Proposal, Put, Registry, RegistryError, Revision, plan_apply};
+use crate::registry::{ApplyOptions, ModuleCache, Proposal, Put, Registry, Revision, plan_apply};
+use crate::route::Groups;
 use crate::std_module::STD_WASM;
 use crate::storage::Storage;
 use onefold_fold::{Engine, Limits};
@@ -36,6 +37,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 /// How a platform runs.
 #[derive(Clone, Debug)]
 pub struct PlatformSettings {
+    /// Of a project whose first checkpoint is still to come; later it must be what it was.
+    pub groups: Groups,
     /// Folding threads a project.
     pub threads: usize,
     pub checkpoint_every_us: i64,
@@ -47,7 +50,13 @@ pub struct PlatformSettings {
 
 impl Default for PlatformSettings {
     fn default() -> PlatformSettings {
-        PlatformSettings { threads: 2, checkpoint_every_us: 5_000_000, idle_us: 60_000_000, memory_bytes: 4 << 30 }
+        PlatformSettings {
+            groups: Groups::default(),
+            threads: 2,
+            checkpoint_every_us: 5_000_000,
+            idle_us: 60_000_000,
+            memory_bytes: 4 << 30,
+        }
     }
 }
 
@@ -139,8 +148,7 @@ impl Platform {
 
     pub fn push_module(&self, project: &str, name: &str, bytes: &[u8]) -> Result<Put, PlatformError> {
         let module = self.modules.load(name, bytes)?;
-        let refused = |refused| RegistryError::ClaimRefused { name: name.to_owned(), refused };
-        self.modules.try_module(&module).map_err(refused)?;
+        self.modules.try_module(name, &module)?;
         Ok(self.registry(project)?.put_module(name, bytes, &module)?)
     }
 

@@ -6,7 +6,7 @@ use crate::decode::JsonDecoder;
 use crate::define::{Project, UdfUse};
 use crate::online::{EmbeddedStore, OnlineStore};
 use crate::registry::{ModuleCache, Proposal, Registry, Revision, commit};
-use crate::route::GROUPS;
+use crate::route::Groups;
 use crate::source::{Append, IdempotencyKey, LogSettings, PushLog, Records};
 use crate::storage::Storage;
 use crate::stream::{Compiled, RouteError, Stopped, Stream, StreamParts, StreamSettings, StreamStatus};
@@ -187,6 +187,7 @@ impl ProjectHost {
             storage: self.storage.clone(),
             clock: self.clock.clone(),
             logs: logs.clone(),
+            groups: self.groups(),
             prepare: &prepare,
             writer: self.writer_name(),
             progress: &|_, _| {},
@@ -230,6 +231,10 @@ impl ProjectHost {
         self.clock.as_ref()
     }
 
+    pub(super) fn groups(&self) -> Groups {
+        self.settings.groups
+    }
+
     /// A name under which no other process writes.
     pub(super) fn writer_name(&self) -> String {
         format!("{:x}-{:x}", self.clock.now_us(), std::process::id())
@@ -263,7 +268,7 @@ impl ProjectHost {
             clock: self.clock.clone(),
             checkpoints: stopped.checkpoints,
             groups: stopped.groups,
-            positions: positions.map(|(source, at)| (source.clone(), vec![*at; GROUPS as usize])).collect(),
+            positions: positions.map(|(source, at)| (source.clone(), vec![*at; self.groups().count()])).collect(),
             clocks: stopped.clocks,
             letters: Vec::new(),
             said: stopped.said,

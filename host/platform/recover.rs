@@ -5,7 +5,7 @@ use crate::batch::Prepare;
 use crate::clock::Clock;
 use crate::define::{Digest, Feature, Project, Source};
 use crate::online::EmbeddedStore;
-use crate::route::GROUPS;
+use crate::route::Groups;
 use crate::rows::{Layout, RowSet};
 use crate::source::PushLog;
 use crate::state::{Checkpoints, TableRecord};
@@ -27,6 +27,8 @@ pub struct Recovery<'a> {
     pub storage: Arc<dyn Storage>,
     pub clock: Arc<dyn Clock>,
     pub logs: BTreeMap<String, Arc<PushLog>>,
+    /// How many groups the state has, or will have.
+    pub groups: Groups,
     pub prepare: &'a Prepare<'a>,
     /// Distinguishes this process's files from those of all others.
     pub writer: String,
@@ -37,7 +39,7 @@ pub struct Recovery<'a> {
 /// The row sets that the stored state of a project has: what new definitions go on from.
 pub fn stored_tables(checkpoints: &Checkpoints) -> Vec<TableRecord> {
     let mut records: Vec<TableRecord> = Vec::new();
-    for record in (0..GROUPS).filter_map(|group| checkpoints.manifest(group)).flat_map(|manifest| &manifest.tables) {
+    for record in checkpoints.manifests().flat_map(|manifest| &manifest.tables) {
         if !records.contains(record) {
             records.push(record.clone());
         }
@@ -89,12 +91,13 @@ fn layout_without(
 impl Recovery<'_> {
     /// Loads, builds and writes everything online. The stream can start from what is returned.
     pub fn run(self) -> Result<(StreamParts, Arc<EmbeddedStore>), PlatformError> {
-        let checkpoints = Checkpoints::open(self.storage.clone(), &self.project.name, self.writer.clone(), GROUPS)?;
+        let checkpoints =
+            Checkpoints::open(self.storage.clone(), &self.project.name, self.writer.clone(), self.groups)?;
         let layout = layout_over(&self.project, &stored_tables(&checkpoints))?;
-        let compiled = Arc::new(Compiled::new(layout, self.prepare)?);
+        let compiled = Arc::new(Compiled::new(layout, self.groups, self.prepare)?);
         let built = built_features(&checkpoints, &compiled);
         let mut groups = Vec::new();
-        for group in 0..GROUPS {
+        for group in self.groups.all() {
             let changes = checkpoints.load(group)?;
             let state = GroupState::load(group, changes, &compiled, &|table, feature| built[table][feature]);
             groups.push(state.map_err(StreamError::from)?);
@@ -104,11 +107,11 @@ impl Recovery<'_> {
             let position = |group| {
                 checkpoints.manifest(group).and_then(|manifest| manifest.positions.get(name)).copied().unwrap_or(0)
             };
-            positions.insert(name.clone(), (0..GROUPS).map(position).collect());
+            positions.insert(name.clone(), self.groups.all().map(position).collect());
         }
         self.check_logs(&positions)?;
         let clocks = clocks_of(&checkpoints);
-        let online = Arc::new(EmbeddedStore::default());
+        let online = Arc::new(EmbeddedStore::new(self.groups));
         online.prepare(&compiled.layout);
         let steps = Arc::new(Steps::untimed());
         let mut worker = Worker::new(compiled.clone(), online.clone(), 0, groups, steps.clone());
@@ -222,7 +225,7 @@ fn new_things(compiled: &Compiled, source: &str, missing: &[Vec<usize>]) -> BTre
 /// For each table and feature: whether every group that has a checkpoint holds its state.
 fn built_features(checkpoints: &Checkpoints, compiled: &Compiled) -> Vec<Vec<bool>> {
     let holds = |table: &Digest, fingerprint: &Digest| {
-        (0..GROUPS).filter_map(|group| checkpoints.manifest(group)).all(|manifest| {
+        checkpoints.manifests().all(|manifest| {
             let mut tables = manifest.tables.iter().filter(|record| record.id == *table);
             tables.any(|record| record.fingerprints.contains(fingerprint))
         })

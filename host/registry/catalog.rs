@@ -11,7 +11,7 @@ pub struct ModuleCache {
     engine: Engine,
     loaded: Mutex<BTreeMap<Digest, Module>>,
     /// What trials of claims gave, so that `apply` does not repeat those of `plan`.
-    modules_tried: Mutex<BTreeMap<Digest, Result<(), ClaimRefused>>>,
+    modules_tried: Mutex<BTreeMap<(Digest, Compared), Result<(), ClaimRefused>>>,
     udfs_tried: Mutex<BTreeMap<Trial, Result<(), ClaimRefused>>>,
 }
 
@@ -45,15 +45,16 @@ impl ModuleCache {
     }
 
     /// Tries every UDF of a module that is about to be uploaded, as far as they can be without a definition.
-    pub fn try_module(&self, module: &Module) -> Result<(), ClaimRefused> {
-        let digest = Digest(module.digest());
-        remembered(&self.modules_tried, digest, || check_module(module, Compared::Values).map(drop))
+    pub fn try_module(&self, name: &str, module: &Module) -> Result<(), RegistryError> {
+        let (digest, compared) = (Digest(module.digest()), compared_of(name));
+        let tried = remembered(&self.modules_tried, (digest, compared), || check_module(module, compared).map(drop));
+        tried.map_err(|refused| RegistryError::ClaimRefused { name: name.to_owned(), refused })
     }
 
-    /// Tries a UDF with the parameters and inputs of a definition. The states of `std` are compared as well.
+    /// Tries a UDF with the parameters and inputs of a definition.
     fn try_udf(&self, module: &Module, udf: &UdfUse, inputs: &[Field]) -> Result<(), ClaimRefused> {
         let inputs_of_trial = inputs.iter().map(|input| (input.name.clone(), input.kind.name())).collect();
-        let compared = if udf.module == STANDARD { Compared::ValuesAndStates } else { Compared::Values };
+        let compared = compared_of(&udf.module);
         remembered(&self.udfs_tried, (udf.clone(), inputs_of_trial), || {
             // What cannot be prepared has been said already, in other words.
             module.prepare(&udf.udf, &udf.params, inputs).map_or(Ok(()), |udf| check_claims(&udf, compared))
@@ -63,6 +64,11 @@ impl ModuleCache {
     fn loaded(&self, digest: &Digest) -> Option<Module> {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
     }
+}
+
+/// The states of `std` are said to be the same whatever way rows came, so those are compared as well.
+fn compared_of(module: &str) -> Compared {
+    if module == STANDARD { Compared::ValuesAndStates } else { Compared::Values }
 }
 
 fn remembered<K: Ord>(
@@ -110,8 +116,7 @@ impl<'a> Catalog<'a> {
             Some(record) => record.version,
             None => {
                 if name != STANDARD {
-                    let refused = |refused| RegistryError::ClaimRefused { name: name.to_owned(), refused };
-                    self.cache.try_module(&module).map_err(refused)?;
+                    self.cache.try_module(name, &module)?;
                 }
                 self.registry.next_version(name)?
             }

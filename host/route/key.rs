@@ -12,9 +12,6 @@ use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use onefold_fold::Kind;
 use std::sync::Arc;
 
-/// How many groups the state of a project is cut into, each of which can move between processes as one.
-pub const GROUPS: u32 = 16;
-
 /// The seed of the key hash. Part of the state's layout: it says which group an entity is in.
 const SECRETS: rapidhash::v3::RapidSecrets = rapidhash::v3::RapidSecrets::seed_cpp(0x6f6e_6566_6f6c_6431);
 
@@ -103,12 +100,6 @@ impl Keys {
 #[inline]
 pub fn hash(key: &[u8]) -> u64 {
     rapidhash::v3::rapidhash_v3_seeded(key, &SECRETS)
-}
-
-/// The group of an entity: the upper half of the hash, scaled.
-#[inline]
-pub fn group_of(hash: u64) -> u32 {
-    (((hash >> 32) * u64::from(GROUPS)) >> 32) as u32
 }
 
 enum Part<'a> {

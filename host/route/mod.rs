@@ -1,5 +1,7 @@
 //! From rows to the place that owns their entity.
 
+mod groups;
 mod key;
 
-pub use key::{GROUPS, KeyError, Keys, decode, from_ordered_bytes, group_of, hash, ordered_bytes};
+pub use groups::Groups;
+pub use key::{KeyError, Keys, decode, from_ordered_bytes, hash, ordered_bytes};

@@ -7,7 +7,7 @@ use crate::define::{
     OnDemandInput, Project, UdfUse,
 };
 use crate::online::{EmbeddedStore, FeatureWrite, NewValue, OnlineBatch, OnlineEntity, OnlineStore};
-use crate::route::{GROUPS, Keys, group_of};
+use crate::route::{Groups, Keys};
 use crate::rows::{Layout, RowSet, TableFeature, TableLayout, ViewColumn, ViewLayout};
 use crate::std_module::STD_WASM;
 use arrow::array::{ArrayRef, AsArray, Int64Array, StringArray};
@@ -132,7 +132,7 @@ impl World {
         project.on_demand_feature_views.insert("d".into(), view);
         let module = Engine::new(Limits::default()).unwrap().load(STD_WASM).unwrap();
         let coalesce = module.prepare("coalesce", "{}", &[Field::new("a", Kind::Int64), instead]).unwrap();
-        let online = EmbeddedStore::default();
+        let online = EmbeddedStore::new(Groups::default());
         online.prepare(&layout);
         World { project, layout, online, coalesce }
     }
@@ -142,7 +142,14 @@ impl World {
         let keys = Keys::encode(&[Arc::new(StringArray::from(vec![key])) as ArrayRef]).unwrap();
         let hash = keys.hash(0);
         let number = u32::from(key.as_bytes()[0]);
-        let entity = OnlineEntity { group: group_of(hash), number, hash, key: keys.key(0), newest_us, valid_until_us };
+        let entity = OnlineEntity {
+            group: Groups::default().of(hash),
+            number,
+            hash,
+            key: keys.key(0),
+            newest_us,
+            valid_until_us,
+        };
         let outputs: [ArrayRef; 1] = [Arc::new(Int64Array::from(vec![Some(7), None]))];
         let fingerprint = self.layout.tables[table].features[0].fingerprint;
         let feature = FeatureWrite { fingerprint, outputs: &outputs, rows: &[(0, value)] };
@@ -151,7 +158,7 @@ impl World {
     }
 
     fn clock(&self, table: usize, clock_us: i64) {
-        let groups: Vec<u32> = (0..GROUPS).collect();
+        let groups: Vec<u32> = Groups::default().all().collect();
         self.online.set_clock(&self.layout.tables[table].id, &groups, clock_us).unwrap();
     }
 

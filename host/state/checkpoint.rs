@@ -7,6 +7,7 @@
 
 use super::codec::{CodecError, GroupChanges};
 use crate::define::Digest;
+use crate::route::Groups;
 use crate::rows::RowSet;
 use crate::storage::{Creation, Storage, StorageError};
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,8 @@ pub struct Manifest {
     pub epoch: u64,
     /// Raised by every process that takes the group over: an older one's writes are refused.
     pub generation: u64,
+    /// How many groups the project has: keys are spread over that many.
+    pub groups: Groups,
     /// Who wrote it: a retried create finds its own.
     pub writer: String,
     /// Oldest first; later ranges replace what earlier ones say of an entity.
@@ -68,6 +71,11 @@ pub enum CheckpointError {
     Damaged { path: String, reason: String },
     #[error("group {group} was taken over by `{writer}` (generation {generation}): this process must stop")]
     Fenced { group: u32, writer: String, generation: u64 },
+    #[error(
+        "the state of project `{project}` is cut into {stored} groups, `stream.groups` says {asked}: the number cannot \
+         change once there is a checkpoint; set it to {stored}"
+    )]
+    Groups { project: String, stored: usize, asked: usize },
 }
 
 /// The checkpoints of one project, written by one process at a time.
@@ -76,6 +84,7 @@ pub struct Checkpoints {
     project: String,
     writer: String,
     generation: u64,
+    groups: Groups,
     /// The newest manifest of each group.
     newest: BTreeMap<u32, Manifest>,
 }
@@ -102,12 +111,16 @@ impl Checkpoints {
         storage: Arc<dyn Storage>,
         project: &str,
         writer: String,
-        groups: u32,
+        groups: Groups,
     ) -> Result<Checkpoints, CheckpointError> {
         let mut checkpoints =
-            Checkpoints { storage, project: project.into(), writer, generation: 1, newest: BTreeMap::new() };
-        for group in 0..groups {
+            Checkpoints { storage, project: project.into(), writer, generation: 1, groups, newest: BTreeMap::new() };
+        for group in groups.all() {
             if let Some(manifest) = checkpoints.read_newest(group)? {
+                if manifest.groups != groups {
+                    let (stored, asked) = (manifest.groups.count(), groups.count());
+                    return Err(CheckpointError::Groups { project: project.into(), stored, asked });
+                }
                 checkpoints.generation = checkpoints.generation.max(manifest.generation + 1);
                 checkpoints.newest.insert(group, manifest);
             }
@@ -118,6 +131,15 @@ impl Checkpoints {
     /// The newest manifest of a group; none before its first checkpoint.
     pub fn manifest(&self, group: u32) -> Option<&Manifest> {
         self.newest.get(&group)
+    }
+
+    /// The newest manifests of all groups that have one.
+    pub fn manifests(&self) -> impl Iterator<Item = &Manifest> {
+        self.newest.values()
+    }
+
+    pub fn groups(&self) -> Groups {
+        self.groups
     }
 
     /// The newest committed epoch of all groups.
@@ -181,6 +203,7 @@ impl Checkpoints {
             let manifest = Manifest {
                 epoch,
                 generation: self.generation,
+                groups: self.groups,
                 writer: self.writer.clone(),
                 files,
                 positions: barrier.positions.clone(),

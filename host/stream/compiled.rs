@@ -1,12 +1,14 @@
 //! A layout with its UDFs prepared: what worker threads run.
 
 use crate::define::UdfUse;
+use crate::route::Groups;
 use crate::rows::{Layout, Transforms};
 use onefold_fold::{Field, Udf};
 
 /// Everything one revision of a project runs. Shared by all threads.
 pub struct Compiled {
     pub layout: Layout,
+    pub groups: Groups,
     pub transforms: Transforms,
     /// For each table, for each of its features.
     pub udfs: Vec<Vec<Udf>>,
@@ -25,6 +27,7 @@ impl Compiled {
     /// Prepares every UDF of the layout.
     pub fn new(
         layout: Layout,
+        groups: Groups,
         prepare: impl Fn(&UdfUse, &[Field]) -> Result<Udf, String>,
     ) -> Result<Compiled, CompileError> {
         let prepare = |udf: &UdfUse, inputs: &[Field]| {
@@ -44,6 +47,6 @@ impl Compiled {
             };
             udfs.push(table.features.iter().map(of).collect::<Result<Vec<_>, _>>()?);
         }
-        Ok(Compiled { layout, transforms, udfs })
+        Ok(Compiled { layout, groups, transforms, udfs })
     }
 }

@@ -5,7 +5,7 @@
 
 use super::steps::{Lap, Step};
 use crate::online::{FeatureWrite, NewValue, OnlineBatch, OnlineEntity, OnlineError, OnlineStore};
-use crate::route::{Keys, group_of};
+use crate::route::{Groups, Keys};
 use crate::rows::{RowBatch, RowsError, TableLayout};
 use crate::state::{EntityNumber, EntityTable};
 use arrow::array::ArrayRef;
@@ -79,6 +79,7 @@ impl Touched {
     pub fn of_rows(
         &mut self,
         tables: &mut GroupTables<'_>,
+        groups: Groups,
         batch: &RowBatch,
         keys: &Keys,
         rows: &[u32],
@@ -88,7 +89,7 @@ impl Touched {
         self.group_rows(keys, rows);
         for (entity, first_row) in self.first_rows.iter().enumerate() {
             let hash = keys.hash(*first_row as usize);
-            let group = group_of(hash);
+            let group = groups.of(hash);
             let Some(table) = &mut tables[group as usize] else { continue };
             let (number, is_new) = table.find_or_insert(keys.key(*first_row as usize), hash);
             for row in &self.rows[self.starts[entity] as usize..self.starts[entity + 1] as usize] {

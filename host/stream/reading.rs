@@ -12,7 +12,7 @@ use crate::source::LogReader;
 use crate::state::{Barrier, CheckpointError, Checkpoints, GroupPart, SourceClock};
 use crate::storage::{Storage, StorageError};
 use crossbeam_channel::{Sender, bounded};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -227,10 +227,10 @@ impl Reader {
     /// Sends a barrier behind the rows read so far and gathers what comes back.
     fn take_checkpoint(&mut self) -> Result<Unstored, StreamError> {
         let began_us = self.clock.monotonic_us();
-        let full = (0..crate::route::GROUPS).filter(|group| self.checkpoints.wants_full(*group));
-        let full = full.fold(0u64, |mask, group| mask | 1 << group);
+        let full = self.checkpoints.groups().all().filter(|group| self.checkpoints.wants_full(*group));
+        let full: Arc<BTreeSet<u32>> = Arc::new(full.collect());
         let (reply, replies) = bounded(self.senders.len());
-        self.send(|| Message::Barrier(full, reply.clone()))?;
+        self.send(|| Message::Barrier(full.clone(), reply.clone()))?;
         drop(reply);
         let mut parts = Vec::new();
         let mut letters = std::mem::take(&mut self.letters);

@@ -5,7 +5,7 @@ use super::letter::{Letter, Reason, RefusedBy};
 use super::steps::{Step, Steps};
 use crate::decode::{DecodeError, JsonDecoder};
 use crate::define::{Digest, Source, intake};
-use crate::route::{GROUPS, KeyError, Keys, group_of};
+use crate::route::{KeyError, Keys};
 use crate::rows::{Failure, RefusedRow, RowBatch, RowsError, Stage, future_message};
 use crate::source::LogBatch;
 use arrow::array::UInt32Array;
@@ -81,7 +81,7 @@ impl Router {
         steps: Arc<Steps>,
     ) -> Result<Router, DecodeError> {
         let decoder = JsonDecoder::new(source)?;
-        let bounds = vec![Bounds::ALL; GROUPS as usize];
+        let bounds = vec![Bounds::ALL; compiled.groups.count()];
         let intake = intake(source);
         Ok(Router { compiled, source: source.clone(), intake, decoder, workers, steps, bounds })
     }
@@ -186,7 +186,7 @@ impl Router {
                 *null_keys += u64::from(!broken_keys.contains(&(row as u32)));
                 continue;
             }
-            let group = group_of(keys.hash(row));
+            let group = self.compiled.groups.of(keys.hash(row));
             if bounded {
                 let position = place.position(batch.records[row]);
                 let bounds = self.bounds[group as usize];

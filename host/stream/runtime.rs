@@ -19,7 +19,7 @@ use crate::state::{CheckpointError, Checkpoints, GroupPart, SourceClock};
 use crate::storage::{Storage, StorageError};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use onefold_fold::DamagedCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -80,7 +80,7 @@ type Handed = (Vec<GroupPart>, Vec<Letter>);
 pub(super) enum Message {
     Rows(Arc<Routed>, Arc<Places>),
     Clock(String, i64),
-    Barrier(u64, Sender<Result<Handed, DamagedCell>>),
+    Barrier(Arc<BTreeSet<u32>>, Sender<Result<Handed, DamagedCell>>),
     Stop,
 }
 
@@ -366,7 +366,7 @@ fn run_worker(
             }
             Ok(Message::Barrier(full, reply)) => {
                 let letters = std::mem::take(&mut worker.letters);
-                let parts = worker.changes(&|group| full & (1 << group) != 0);
+                let parts = worker.changes(&|group| full.contains(&group));
                 if reply.send(parts.map(|parts| (parts, letters))).is_err() {
                     return Err(StreamError::Ended("nobody stores the checkpoint".into()));
                 }

@@ -7,7 +7,7 @@ use super::router::{Places, Routed, Router};
 use super::steps::{Step, Steps};
 use crate::define::Digest;
 use crate::online::{OnlineEntity, OnlineStore};
-use crate::route::{GROUPS, hash};
+use crate::route::hash;
 use crate::rows::{RowBatch, Stage};
 use crate::state::{ChangesWriter, Checkpoints, EntityTable, GroupChanges, GroupPart, SourceClock, TableRecord};
 use onefold_fold::{DamagedCell, FoldJob};
@@ -108,7 +108,7 @@ impl Worker {
             };
             udfs.iter().zip(&table.features).map(job).collect()
         });
-        let mut by_group: Vec<Option<GroupState>> = (0..GROUPS).map(|_| None).collect();
+        let mut by_group: Vec<Option<GroupState>> = compiled.groups.all().map(|_| None).collect();
         for group in groups {
             let place = group.group as usize;
             by_group[place] = Some(group);
@@ -162,7 +162,7 @@ impl Worker {
             }
             let mut tables = tables_of(&mut self.groups, table);
             let clock_us = self.clocks_us[table];
-            self.touched.of_rows(&mut tables, batch, &routed_table.keys, rows, |_| clock_us);
+            self.touched.of_rows(&mut tables, self.compiled.groups, batch, &routed_table.keys, rows, |_| clock_us);
             lap.end(Step::Group);
             let fold = TableFold { layout, jobs: &mut self.jobs[table], features, online: self.online.as_ref() };
             let refused = fold_touched(fold, &mut tables, &mut self.touched, batch, &mut lap)?;
@@ -339,7 +339,7 @@ pub fn split_groups(groups: Vec<GroupState>, workers: usize) -> Vec<Vec<GroupSta
 /// The clocks of all groups' manifests together: each source's furthest.
 pub fn clocks_of(checkpoints: &Checkpoints) -> BTreeMap<String, SourceClock> {
     let mut clocks: BTreeMap<String, SourceClock> = BTreeMap::new();
-    for group in 0..GROUPS {
+    for group in checkpoints.groups().all() {
         for (source, clock) in checkpoints.manifest(group).into_iter().flat_map(|manifest| &manifest.clocks) {
             let standing = clocks.entry(source.clone()).or_insert(*clock);
             if standing.clock_us < clock.clock_us {

@@ -37,6 +37,6 @@ pub use historical::{HistoricalAsk, HistoricalSummary, feature_references};
 pub use materialize::{MaterializeAsk, Materialized, StateSink};
 pub use refusal::{Place, Refusal, RefusalSink, RefusalSummary, Refusals, RefusedBy};
 pub use run::LogRows;
-pub use settings::{BatchHost, BatchSettings, Prepare, Progress, Rows};
+pub use settings::{BatchHost, BatchSettings, LateRows, Prepare, Progress, Rows};
 pub use snapshot::{SnapshotAsk, SnapshotSummary, snapshot_schema};
 pub use table_values::{AsOf, TableAsk, ValueAt, ValueColumns};

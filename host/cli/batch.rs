@@ -60,6 +60,9 @@ pub struct HistoricalArgs {
     /// The Parquet file to write.
     #[arg(long)]
     out: PathBuf,
+    /// Of the rows that the served values are made of, without those that the stream refused.
+    #[arg(long)]
+    as_served: bool,
     /// Print so many of its rows.
     #[arg(long, value_name = "ROWS", default_value_t = 0)]
     show: usize,
@@ -131,7 +134,7 @@ pub fn snapshot(args: &SnapshotArgs, global: &Global) -> anyhow::Result<ExitCode
 pub fn historical(args: &HistoricalArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let request = json!({
         "kind": "historical", "entities": absolute(&args.entities)?, "features": args.features,
-        "timestamp": args.timestamp, "out": absolute(&args.out)?,
+        "timestamp": args.timestamp, "out": absolute(&args.out)?, "as_served": args.as_served,
     });
     let done = run_job(global, "onefold historical", &request)?;
     refused_rows(&done);

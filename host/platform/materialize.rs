@@ -13,7 +13,7 @@ use crate::route::{Groups, hash};
 use crate::rows::{Layout, RowSet};
 use crate::source::PushLog;
 use crate::state::{Barrier, ChangesWriter, Checkpoints, EntityRecord, GroupPart, SourceClock};
-use crate::stream::{Compiled, Letter, clocks_of, store_letters, table_records};
+use crate::stream::{Compiled, Letter, clocks_of, publish_late, store_letters, table_records};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -85,6 +85,7 @@ impl ProjectHost {
         let logs = self.open_logs(&project)?;
         let mut checkpoints =
             Checkpoints::open(self.storage().clone(), self.name(), self.writer_name(), self.groups())?;
+        publish_late(self.storage().as_ref(), self.name(), &checkpoints)?;
         let stored = layout_over(&project, &stored_tables(&checkpoints))?;
         let layout = Layout::of(&project, |source: &Source, feature: &Feature| match pins.get(&source.name) {
             Some(pins) => RowSet { source: source.lineage.clone(), files: Some(pins.digest()) },
@@ -93,7 +94,11 @@ impl ProjectHost {
         })
         .map_err(|error| PlatformError::Invalid(error.to_string()))?;
         let prepare = self.preparer();
-        let compiled = Arc::new(Compiled::new(layout, self.groups(), &prepare)?);
+        let mut compiled = Compiled::new(layout, self.groups(), &prepare)?;
+        compiled.begin(&checkpoints, |table, _| {
+            source_of(&project, &table.row_set).is_some_and(|source| pins.contains_key(&source))
+        });
+        let compiled = Arc::new(compiled);
         let ends: BTreeMap<String, u64> = logs.iter().map(|(name, log)| (name.clone(), log.end_position())).collect();
         let rows = Rows {
             logs: logs
@@ -103,6 +108,7 @@ impl ProjectHost {
             pinned: pins.iter().map(|(source, pins)| (source.clone(), pins.files.clone())).collect(),
             from_us: request.from_us,
             to_us: request.to_us,
+            late: BTreeMap::new(),
         };
         let refusals = Arc::new(LogRefusals { told: refusals, positions: Mutex::default() });
         let host = BatchHost { project: &project, prepare: &prepare, settings, refusals: refusals.clone(), progress };
@@ -118,7 +124,8 @@ impl ProjectHost {
             }
             if let Some(newest_us) = done.clock_us.get(source).copied().flatten() {
                 let read_at_us = self.clock().now_us();
-                clocks.insert(source.clone(), SourceClock { clock_us: newest_us, newest_us, read_at_us });
+                let settled_us = done.settled_us.get(source).copied().flatten().unwrap_or(i64::MIN);
+                clocks.insert(source.clone(), SourceClock { clock_us: newest_us, newest_us, read_at_us, settled_us });
             }
         }
         let barrier = Barrier { positions, clocks, tables: table_records(&compiled) };
@@ -185,6 +192,12 @@ impl RefusalSink for LogRefusals {
     }
 }
 
+/// The name of the source that a row set is of.
+fn source_of(project: &Project, row_set: &RowSet) -> Option<String> {
+    let mut sources = project.sources.values();
+    sources.find(|source| source.lineage == row_set.source).map(|source| source.name.clone())
+}
+
 fn row_set_of(layout: &Layout, fingerprint: &Digest) -> Option<RowSet> {
     let holds =
         |table: &&crate::rows::TableLayout| table.features.iter().any(|feature| feature.fingerprint == *fingerprint);
@@ -213,7 +226,7 @@ impl GroupedEntities {
                     writer.entities(layout.id, &fingerprints, entities);
                 }
             }
-            GroupPart { group: group as u32, bytes: writer.finish(), full: false }
+            GroupPart { group: group as u32, bytes: writer.finish(), full: false, late: Vec::new() }
         };
         self.groups.into_iter().enumerate().map(part).collect()
     }

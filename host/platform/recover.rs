@@ -12,7 +12,7 @@ use crate::state::{Checkpoints, TableRecord};
 use crate::storage::Storage;
 use crate::stream::{
     Bounds, Compiled, GroupState, Letter, Places, RefusedBy, RouteError, Router, Steps, StreamError, StreamParts,
-    StreamStatus, Worker, clocks_of,
+    StreamStatus, Worker, clocks_of, publish_late,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -93,14 +93,20 @@ impl Recovery<'_> {
     pub fn run(self) -> Result<(StreamParts, Arc<EmbeddedStore>), PlatformError> {
         let checkpoints =
             Checkpoints::open(self.storage.clone(), &self.project.name, self.writer.clone(), self.groups)?;
+        publish_late(self.storage.as_ref(), &self.project.name, &checkpoints)?;
         let layout = layout_over(&self.project, &stored_tables(&checkpoints))?;
-        let compiled = Arc::new(Compiled::new(layout, self.groups, self.prepare)?);
+        let mut compiled = Compiled::new(layout, self.groups, self.prepare)?;
         let built = built_features(&checkpoints, &compiled);
+        compiled.begin(&checkpoints, |table, fingerprint| !is_built(&checkpoints, &table.id, fingerprint));
+        let compiled = Arc::new(compiled);
         let mut groups = Vec::new();
         for group in self.groups.all() {
             let changes = checkpoints.load(group)?;
             let state = GroupState::load(group, changes, &compiled, &|table, feature| built[table][feature]);
-            groups.push(state.map_err(StreamError::from)?);
+            let mut state = state.map_err(StreamError::from)?;
+            let clocks = checkpoints.manifest(group).into_iter().flat_map(|manifest| &manifest.clocks);
+            state.settled_us = clocks.map(|(source, clock)| (source.clone(), clock.settled_us)).collect();
+            groups.push(state);
         }
         let mut positions: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         for name in self.logs.keys() {
@@ -115,12 +121,17 @@ impl Recovery<'_> {
         online.prepare(&compiled.layout);
         let steps = Arc::new(Steps::untimed());
         let mut worker = Worker::new(compiled.clone(), online.clone(), 0, groups, steps.clone());
-        let letters = self.build(&compiled, &built, &positions, &mut worker, &steps)?;
+        worker.gather(true);
+        let mut letters = self.build(&compiled, &built, &positions, &mut worker, &steps)?;
+        worker.gather(false);
         for (source, clock) in &clocks {
             worker.clock(source, clock.clock_us).map_err(StreamError::from)?;
         }
         worker.fold_all();
+        // What was built is settled as far as what was loaded: the points are those of each group's manifest.
+        worker.settle(&BTreeMap::new()).map_err(StreamError::from)?;
         worker.refresh().map_err(StreamError::from)?;
+        letters.append(&mut worker.letters);
         let parts = StreamParts {
             project: self.project,
             compiled,
@@ -224,14 +235,15 @@ fn new_things(compiled: &Compiled, source: &str, missing: &[Vec<usize>]) -> BTre
 
 /// For each table and feature: whether every group that has a checkpoint holds its state.
 fn built_features(checkpoints: &Checkpoints, compiled: &Compiled) -> Vec<Vec<bool>> {
-    let holds = |table: &Digest, fingerprint: &Digest| {
-        checkpoints.manifests().all(|manifest| {
-            let mut tables = manifest.tables.iter().filter(|record| record.id == *table);
-            tables.any(|record| record.fingerprints.contains(fingerprint))
-        })
-    };
     let of = |table: &crate::rows::TableLayout| {
-        table.features.iter().map(|feature| holds(&table.id, &feature.fingerprint)).collect()
+        table.features.iter().map(|feature| is_built(checkpoints, &table.id, &feature.fingerprint)).collect()
     };
     compiled.layout.tables.iter().map(of).collect()
+}
+
+fn is_built(checkpoints: &Checkpoints, table: &Digest, fingerprint: &Digest) -> bool {
+    checkpoints.manifests().all(|manifest| {
+        let mut tables = manifest.tables.iter().filter(|record| record.id == *table);
+        tables.any(|record| record.fingerprints.contains(fingerprint))
+    })
 }

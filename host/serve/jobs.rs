@@ -55,6 +55,8 @@ enum Request {
         #[serde(default)]
         timestamp: Option<String>,
         out: PathBuf,
+        #[serde(default)]
+        as_served: bool,
     },
 }
 
@@ -156,10 +158,10 @@ fn run(host: &ProjectHost, request: &Request, job: &Arc<Job>) -> Result<Value, P
             let request = BatchRequest { settings, progress };
             serde_json::to_value(host.snapshot(view, as_of_us, out, request)?)
         }
-        Request::Historical { entities, features, timestamp, out } => {
+        Request::Historical { entities, features, timestamp, out, as_served } => {
             let timestamp = timestamp.as_deref().unwrap_or("event_timestamp");
             let request = BatchRequest { settings, progress };
-            serde_json::to_value(host.historical(entities, features, timestamp, out, request)?)
+            serde_json::to_value(host.historical(entities, features, timestamp, out, *as_served, request)?)
         }
     };
     told.map_err(|error| Problem::internal(error.to_string()))

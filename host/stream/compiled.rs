@@ -1,9 +1,12 @@
 //! A layout with its UDFs prepared: what worker threads run.
 
-use crate::define::UdfUse;
+use super::letter::{Letter, RefusedBy};
+use crate::define::{Digest, UdfUse};
 use crate::route::Groups;
-use crate::rows::{Layout, Transforms};
+use crate::rows::{Layout, TableLayout, Transforms};
+use crate::state::Checkpoints;
 use onefold_fold::{Field, Udf};
+use std::collections::BTreeMap;
 
 /// Everything one revision of a project runs. Shared by all threads.
 pub struct Compiled {
@@ -12,6 +15,8 @@ pub struct Compiled {
     pub transforms: Transforms,
     /// For each table, for each of its features.
     pub udfs: Vec<Vec<Udf>>,
+    /// For each table, its ordered features by fingerprint with the generation in which their state was begun.
+    pub begun: Vec<BTreeMap<Digest, u64>>,
 }
 
 /// A UDF that a registered definition uses cannot be prepared any more.
@@ -47,6 +52,30 @@ impl Compiled {
             };
             udfs.push(table.features.iter().map(of).collect::<Result<Vec<_>, _>>()?);
         }
-        Ok(Compiled { layout, groups, transforms, udfs })
+        let begun = vec![BTreeMap::new(); layout.tables.len()];
+        Ok(Compiled { layout, groups, transforms, udfs, begun })
+    }
+
+    /// Says when the state of ordered features was begun: as stored, or now where there is none or `is_new` says so.
+    pub fn begin(&mut self, checkpoints: &Checkpoints, is_new: impl Fn(&TableLayout, &Digest) -> bool) {
+        for (table, begun) in self.layout.tables.iter().zip(&mut self.begun) {
+            let ordered = table.features.iter().filter(|feature| feature.allowed_lateness_us.is_some());
+            for fingerprint in ordered.map(|feature| feature.fingerprint) {
+                let stored = checkpoints.manifests().flat_map(|manifest| &manifest.tables);
+                let stored = stored.filter(|record| record.id == table.id && !is_new(table, &fingerprint));
+                let generation = stored.filter_map(|record| record.begun.get(&fingerprint)).max().copied();
+                begun.insert(fingerprint, generation.unwrap_or(checkpoints.generation()));
+            }
+        }
+    }
+
+    /// Whether a table's state of an ordered feature is the one that lacks a late letter's row.
+    pub fn lacks(&self, table: usize, letter: &Letter) -> bool {
+        match &letter.refused_by {
+            RefusedBy::Feature(fingerprint) => {
+                letter.begun.is_some() && self.begun[table].get(fingerprint).copied() == letter.begun
+            }
+            RefusedBy::All | RefusedBy::Table(_) => false,
+        }
     }
 }

@@ -9,8 +9,8 @@ use crate::reference::{
     parse_time_us, takes_part, transformed,
 };
 use crate::served::look;
-use crate::stream::{modules, open_on};
-use onefold::batch::{BatchSettings, Refusals};
+use crate::stream::open_on;
+use onefold::batch::BatchSettings;
 use onefold::clock::ManualClock;
 use onefold::define::{Definitions, FeatureView, read_directory, read_text};
 use onefold::platform::{
@@ -342,16 +342,11 @@ fn files_and_log_are_sorted_together_and_what_comes_later_is_judged_by_the_log()
             bench.restart();
             bench.push(&before[10..], 3);
         }
-        bench.platform.take().expect("it runs").close().expect("a last checkpoint");
-        bench.clock.advance(1);
-        let at_rest = Platform::at_rest(bench.settings.clone(), bench.disk.storage(), bench.clock.clone(), modules());
-        let host = at_rest.host(&random.project.name).expect("it is there");
         let mut settings = BatchSettings::new(world.directory.path());
         settings.batch_rows = [1, 3, 8192][(seed % 3) as usize];
-        let refusals = Arc::new(Refusals::default());
-        host.materialize(&MaterializeRequest::default(), settings, refusals, Arc::new(|_| ())).expect("it is built");
-        drop((host, at_rest));
-        bench.start();
+        let request = BatchRequest { settings, progress: Arc::new(|_| ()) };
+        let done = bench.host().materialize(&MaterializeRequest::default(), &request);
+        drop(done.unwrap_or_else(|error| panic!("seed {seed}: {error}")));
         model.filed = filed.to_vec();
         model.push(before);
         model.rows.iter_mut().for_each(|(_, late)| late.values_mut().for_each(|late| *late = false));

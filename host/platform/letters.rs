@@ -57,19 +57,18 @@ pub struct Replayed {
 impl Live {
     /// Whether what refused the letter's row is still there: then the row is in no value of it.
     pub fn is_open(&self, letter: &Letter) -> bool {
-        let tables = &self.compiled.layout.tables;
+        let layout = &self.compiled.layout;
+        let mut columns = layout.views.values().flat_map(|view| &view.columns);
         match &letter.refused_by {
             RefusedBy::All => {
                 let source = self.revision.project.sources.get(&letter.source);
                 source.is_some_and(|source| letter.intake == Some(intake(source)))
             }
-            RefusedBy::Table(digest) => tables.iter().any(|table| table.entity_table == *digest),
+            RefusedBy::Table(digest) => columns.any(|column| layout.tables[column.table].entity_table == *digest),
             RefusedBy::Feature(_) if letter.reason == Reason::Late => {
-                (0..tables.len()).any(|table| self.compiled.lacks(table, letter))
+                columns.any(|column| self.compiled.lacks(column.table, letter))
             }
-            RefusedBy::Feature(fingerprint) => {
-                tables.iter().flat_map(|table| &table.features).any(|feature| feature.fingerprint == *fingerprint)
-            }
+            RefusedBy::Feature(fingerprint) => columns.any(|column| column.fingerprint == *fingerprint),
         }
     }
 

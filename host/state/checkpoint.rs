@@ -76,7 +76,7 @@ pub struct TableRecord {
     pub id: Digest,
     pub row_set: RowSet,
     pub fingerprints: Vec<Digest>,
-    /// Of the ordered ones, the generation in which their state was begun: what was late before is in it.
+    /// Of the ordered ones, the epoch after which their state was begun: what was late up to there is in it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub begun: BTreeMap<Digest, u64>,
 }
@@ -166,11 +166,6 @@ impl Checkpoints {
     /// The newest committed epoch of all groups.
     pub fn epoch(&self) -> u64 {
         self.newest.values().map(|manifest| manifest.epoch).max().unwrap_or(0)
-    }
-
-    /// The generation that this process writes under.
-    pub fn generation(&self) -> u64 {
-        self.generation
     }
 
     /// The name that this process writes under.

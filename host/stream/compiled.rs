@@ -3,8 +3,8 @@
 use super::letter::{Letter, RefusedBy};
 use crate::define::{Digest, UdfUse};
 use crate::route::Groups;
-use crate::rows::{Layout, TableLayout, Transforms};
-use crate::state::Checkpoints;
+use crate::rows::{Layout, Transforms};
+use crate::state::TableRecord;
 use onefold_fold::{Field, Udf};
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ pub struct Compiled {
     pub transforms: Transforms,
     /// For each table, for each of its features.
     pub udfs: Vec<Vec<Udf>>,
-    /// For each table, its ordered features by fingerprint with the generation in which their state was begun.
+    /// For each table, its ordered features by fingerprint with the epoch after which their state was begun.
     pub begun: Vec<BTreeMap<Digest, u64>>,
 }
 
@@ -56,15 +56,21 @@ impl Compiled {
         Ok(Compiled { layout, groups, transforms, udfs, begun })
     }
 
-    /// Says when the state of ordered features was begun: as stored, or now where there is none or `is_new` says so.
-    pub fn begin(&mut self, checkpoints: &Checkpoints, is_new: impl Fn(&TableLayout, &Digest) -> bool) {
-        for (table, begun) in self.layout.tables.iter().zip(&mut self.begun) {
-            let ordered = table.features.iter().filter(|feature| feature.allowed_lateness_us.is_some());
-            for fingerprint in ordered.map(|feature| feature.fingerprint) {
-                let stored = checkpoints.manifests().flat_map(|manifest| &manifest.tables);
-                let stored = stored.filter(|record| record.id == table.id && !is_new(table, &fingerprint));
-                let generation = stored.filter_map(|record| record.begun.get(&fingerprint)).max().copied();
-                begun.insert(fingerprint, generation.unwrap_or(checkpoints.generation()));
+    /// Says after which checkpoint the state of ordered features was begun: what is recorded of that which has some
+    /// (`is_new` does not say otherwise), and for the rest this epoch.
+    pub fn begin<'r>(
+        &mut self,
+        records: impl Iterator<Item = &'r TableRecord> + Clone,
+        epoch: u64,
+        is_new: impl Fn(usize, usize) -> bool,
+    ) {
+        for (number, (table, begun)) in self.layout.tables.iter().zip(&mut self.begun).enumerate() {
+            for (place, feature) in table.features.iter().enumerate() {
+                if feature.allowed_lateness_us.is_some() {
+                    let of_table = records.clone().filter(|record| record.id == table.id && !is_new(number, place));
+                    let recorded = of_table.filter_map(|record| record.begun.get(&feature.fingerprint)).max();
+                    begun.insert(feature.fingerprint, recorded.copied().unwrap_or(epoch));
+                }
             }
         }
     }

@@ -199,7 +199,7 @@ pub struct Ordered<'a> {
     pub places: &'a Places,
     /// The watermark that each group has stored; a group without one takes every row.
     pub settled_us: &'a BTreeMap<u32, i64>,
-    /// Rows are gathered and nothing is folded, until all of a build's are there.
+    /// Rows are gathered and nothing is folded: a build's values are wanted at its end.
     pub gathers: bool,
 }
 

@@ -51,7 +51,7 @@ pub struct Letter {
     pub module: Option<Digest>,
     /// Arrival of the record, microseconds since the epoch, UTC.
     pub arrival_us: i64,
-    /// Of a late row: the generation in which the state that lacks it was begun. One that is begun later has the row.
+    /// Of a late row: the epoch after which the state that lacks it was begun. One that is begun later has the row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub begun: Option<u64>,
 }

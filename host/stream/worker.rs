@@ -9,7 +9,7 @@ use super::steps::{Step, Steps};
 use crate::define::Digest;
 use crate::online::{OnlineEntity, OnlineStore};
 use crate::route::hash;
-use crate::rows::{RowBatch, Stage, TableLayout};
+use crate::rows::{Layout, RowBatch, Stage, TableLayout};
 use crate::state::{ChangesWriter, Checkpoints, EntityTable, GroupChanges, GroupPart, SourceClock, TableRecord};
 use onefold_fold::{DamagedCell, FoldJob};
 use std::collections::BTreeMap;
@@ -26,6 +26,8 @@ pub struct GroupState {
     /// By source, the watermark at the group's last barrier: ordered features are settled up to it, less their
     /// allowed lateness.
     pub settled_us: BTreeMap<String, i64>,
+    /// Letters of rows that came too late: they count with the group's next manifest.
+    pub late: Vec<Letter>,
 }
 
 impl GroupState {
@@ -36,7 +38,7 @@ impl GroupState {
             EntityTable::new(features.map(|feature| (feature.window, feature.allowed_lateness_us.is_some())))
         };
         let tables = compiled.layout.tables.iter().map(of).collect();
-        GroupState { group, tables, settled_us: BTreeMap::new() }
+        GroupState { group, tables, settled_us: BTreeMap::new(), late: Vec::new() }
     }
 
     /// The group as its checkpoint's files say, as far as the layout has it: tables by id, features by fingerprint,
@@ -80,6 +82,19 @@ impl GroupState {
     }
 }
 
+impl GroupState {
+    /// What changed since the last time, or all of it, encoded.
+    pub fn changes(&mut self, layout: &Layout, full: bool) -> Result<GroupPart, DamagedCell> {
+        let mut writer = ChangesWriter::default();
+        for (table, layout) in self.tables.iter_mut().zip(&layout.tables) {
+            let fingerprints: Vec<Digest> = layout.features.iter().map(|feature| feature.fingerprint).collect();
+            writer.table(layout.id, &fingerprints, table, full)?;
+        }
+        let late = letter::lines(&std::mem::take(&mut self.late));
+        Ok(GroupPart { group: self.group, bytes: writer.finish(), full, late })
+    }
+}
+
 /// A thread's state and what it folds it with.
 pub struct Worker {
     compiled: Arc<Compiled>,
@@ -95,11 +110,11 @@ pub struct Worker {
     /// For each table.
     clocks_us: Vec<i64>,
     pub letters: Vec<Letter>,
-    /// Letters of late rows, with the group of each: they count with its next manifest.
-    late: Vec<(u32, Letter)>,
-    /// Ordered features gather rows, all of which will be settled together.
+    /// Ordered features gather rows and fold none: nobody looks at their values yet.
     gathers: bool,
     steps: Arc<Steps>,
+    /// Features whose values are not online yet (table, group, features, entities still to be written).
+    refreshing: Vec<(usize, usize, Vec<usize>, Vec<u32>)>,
     /// Batches of no rows, for entities that change by time alone: columns of the right kinds.
     empty: Vec<RowBatch>,
 }
@@ -135,8 +150,8 @@ impl Worker {
             clocks_us: vec![i64::MIN; tables.len()],
             empty: empty.collect(),
             touched: Touched::default(),
+            refreshing: Vec::new(),
             letters: Vec::new(),
-            late: Vec::new(),
             gathers: false,
             groups: by_group,
             number,
@@ -151,7 +166,7 @@ impl Worker {
         self.features = features;
     }
 
-    /// Whether ordered features gather rows from now on: none is late, and none is folded before `settle`.
+    /// Whether ordered features gather rows from now on, and fold none before `settle` or a value is asked for.
     pub fn gather(&mut self, gathers: bool) {
         self.gathers = gathers;
     }
@@ -235,9 +250,9 @@ impl Worker {
                 arrival_us: refusal.place.arrival_us,
                 begun: begun.filter(|_| refusal.is_late),
             };
-            match refusal.is_late {
-                true => self.late.push((refusal.group, letter)),
-                false => self.letters.push(letter),
+            match self.groups[refusal.group as usize].as_mut().filter(|_| refusal.is_late) {
+                Some(group) => group.late.push(letter),
+                None => self.letters.push(letter),
             }
         }
     }
@@ -245,12 +260,19 @@ impl Worker {
     /// What each group has settled of a table's source, where that concerns a feature.
     fn settled_us(&self, table: usize) -> BTreeMap<u32, i64> {
         let layout = &self.compiled.layout;
-        if self.gathers || layout.tables[table].features.iter().all(|feature| feature.allowed_lateness_us.is_none()) {
+        if layout.tables[table].features.iter().all(|feature| feature.allowed_lateness_us.is_none()) {
             return BTreeMap::new();
         }
         let source = &layout.spaces[layout.tables[table].space].source;
         let groups = self.groups.iter().flatten();
         groups.filter_map(|group| Some((group.group, *group.settled_us.get(source)?))).collect()
+    }
+
+    /// Sets what each group has settled, by source.
+    pub fn settle_as(&mut self, settled_us: impl Fn(u32) -> BTreeMap<String, i64>) {
+        for group in self.groups.iter_mut().flatten() {
+            group.settled_us = settled_us(group.group);
+        }
     }
 
     /// Raises the settle points of all groups (by source), and folds what they pass into the states of ordered
@@ -319,7 +341,7 @@ impl Worker {
                             .is_some_and(|kept_us| entities.newest_us(*number).saturating_add(kept_us) < clock_us)
                     });
                     self.drop_entities(table, group, &gone)?;
-                    self.fold_entities(table, group, &due, false)?;
+                    self.fold_entities(table, group, &due, None)?;
                 }
                 let Some(state) = &self.groups[group] else { continue };
                 more |= state.tables[table].next_due_us().is_some_and(|due_us| due_us <= clock_us);
@@ -328,41 +350,61 @@ impl Worker {
         Ok(more)
     }
 
-    /// Writes every entity's values online: after a restart, and for features that have been built.
+    /// Writes every entity's values online, after a restart.
     pub fn refresh(&mut self) -> Result<(), FoldTableError> {
-        for table in 0..self.clocks_us.len() {
-            for group in 0..self.groups.len() {
-                let Some(state) = &self.groups[group] else { continue };
-                let all: Vec<u32> = state.tables[table].numbers().collect();
-                for numbers in all.chunks(DUE_AT_ONCE) {
-                    self.fold_entities(table, group, numbers, true)?;
-                }
-            }
-        }
+        let all = self.features.clone();
+        self.refresh_later(&all);
+        while self.refresh_some()? {}
         Ok(())
     }
 
+    /// Has every entity's values of these features (for each table) written online, when `refresh_some` is called.
+    pub fn refresh_later(&mut self, features: &[Vec<usize>]) {
+        for (table, features) in features.iter().enumerate().filter(|(_, features)| !features.is_empty()) {
+            for (group, state) in self.groups.iter().enumerate() {
+                let Some(state) = state else { continue };
+                let entities = state.tables[table].numbers().collect();
+                self.refreshing.push((table, group, features.clone(), entities));
+            }
+        }
+    }
+
+    /// Writes some of what is to be refreshed. Returns whether there is more.
+    pub fn refresh_some(&mut self) -> Result<bool, FoldTableError> {
+        let Some((table, group, features, mut entities)) = self.refreshing.pop() else { return Ok(false) };
+        let mut some = entities.split_off(entities.len().saturating_sub(DUE_AT_ONCE));
+        // An entity may have been dropped since; its number may be another's, which does no harm.
+        some.retain(|number| self.groups[group].as_ref().is_some_and(|state| state.tables[table].is_known(*number)));
+        self.fold_entities(table, group, &some, Some(&features))?;
+        if !entities.is_empty() {
+            self.refreshing.push((table, group, features, entities));
+        }
+        Ok(!self.refreshing.is_empty())
+    }
+
+    /// `written`: the features of which every value is written; otherwise those that are due, of all.
     fn fold_entities(
         &mut self,
         table: usize,
         group: usize,
         numbers: &[u32],
-        all_features: bool,
+        written: Option<&[usize]>,
     ) -> Result<(), FoldTableError> {
         let Some(state) = &self.groups[group] else { return Ok(()) };
-        if numbers.is_empty() || self.features[table].is_empty() {
+        let features = written.unwrap_or(&self.features[table]);
+        if numbers.is_empty() || features.is_empty() {
             return Ok(());
         }
         let steps = self.steps.clone();
         let mut lap = steps.start();
         let (settled_us, places) = (self.settled_us(table), Places::new(&[]));
-        self.touched.of_due(group as u32, &state.tables[table], numbers, self.clocks_us[table], all_features);
+        self.touched.of_due(group as u32, &state.tables[table], numbers, self.clocks_us[table], written.is_some());
         let mut tables = tables_of(&mut self.groups, table);
         lap.end(Step::Group);
         let fold = TableFold {
             layout: &self.compiled.layout.tables[table],
             jobs: &mut self.jobs[table],
-            features: &self.features[table],
+            features,
             online: self.online.as_ref(),
             ordered: Ordered { places: &places, settled_us: &settled_us, gathers: self.gathers },
         };
@@ -392,24 +434,11 @@ impl Worker {
 
     /// What changed in this thread's groups since the last time, encoded.
     pub fn changes(&mut self, full: &dyn Fn(u32) -> bool) -> Result<Vec<GroupPart>, DamagedCell> {
-        let mut parts = Vec::new();
-        let mut late: BTreeMap<u32, Vec<Letter>> = BTreeMap::new();
-        for (group, letter) in std::mem::take(&mut self.late) {
-            late.entry(group).or_default().push(letter);
-        }
         let mut lap = self.steps.start();
-        for state in self.groups.iter_mut().flatten() {
-            let full = full(state.group);
-            let mut writer = ChangesWriter::default();
-            for (table, layout) in state.tables.iter_mut().zip(&self.compiled.layout.tables) {
-                let fingerprints: Vec<Digest> = layout.features.iter().map(|feature| feature.fingerprint).collect();
-                writer.table(layout.id, &fingerprints, table, full)?;
-            }
-            let late = late.remove(&state.group).map_or_else(Vec::new, |letters| letter::lines(&letters));
-            parts.push(GroupPart { group: state.group, bytes: writer.finish(), full, late });
-        }
+        let layout = &self.compiled.layout;
+        let parts = self.groups.iter_mut().flatten().map(|state| state.changes(layout, full(state.group))).collect();
         lap.end(Step::Checkpoint);
-        Ok(parts)
+        parts
     }
 
     /// Entities and bytes of state, by table.

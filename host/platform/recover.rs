@@ -131,8 +131,7 @@ impl Recovery<'_> {
         let mut compiled = Compiled::new(wider, self.groups, self.prepare)
             .or_else(|_| Compiled::new(layout, self.groups, self.prepare))?;
         let built = built_features(&checkpoints, &compiled);
-        let records = checkpoints.manifests().flat_map(|manifest| &manifest.tables);
-        compiled.begin(records, checkpoints.epoch(), |table, feature| !built[table][feature]);
+        compiled.begin(records.iter(), checkpoints.epoch(), |table, feature| !built[table][feature]);
         let compiled = Arc::new(compiled);
         let mut groups = Vec::new();
         for group in self.groups.all() {

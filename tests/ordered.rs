@@ -229,7 +229,10 @@ fn check_letters(random: &OrderedProject, model: &Model, host: &ProjectHost, con
     let mut late = BTreeSet::new();
     for letter in &letters {
         let RefusedBy::Feature(fingerprint) = letter.refused_by else { panic!("{context}: {letter:?}") };
-        assert!(each.insert((letter.position, letter.sub_row, fingerprint)), "{context}: two letters: {letter:?}");
+        assert!(
+            each.insert((letter.position, letter.sub_row, fingerprint, letter.begun)),
+            "{context}: two letters: {letter:?}"
+        );
         if letter.reason == Reason::Late && live.is_open(letter) {
             late.insert((letter.position, fingerprint.to_string()));
         }

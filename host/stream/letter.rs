@@ -60,7 +60,11 @@ impl Letter {
     /// Sixteen hex digits, the same wherever and whenever the row is refused.
     pub fn id(&self) -> String {
         let place = (&self.source, self.partition, self.position, self.sub_row, &self.refused_by, &self.intake);
-        let text = serde_json::to_string(&place).unwrap_or_default();
+        let mut text = serde_json::to_string(&place).unwrap_or_default();
+        // A feature may have two states, made of different rows: the row may be too late for each of them.
+        if let Some(begun) = self.begun {
+            text.push_str(&format!(" begun {begun}"));
+        }
         Digest::of(text.as_bytes()).hex()[..16].to_string()
     }
 }
@@ -115,7 +119,7 @@ pub fn load(storage: &dyn Storage, project: &str) -> Result<Vec<Letter>, Storage
                     "`{path}` holds a line that is no dead letter ({error}): restore the file"
                 ))
             })?;
-            let refused_by = (letter.refused_by.clone(), letter.intake);
+            let refused_by = (letter.refused_by.clone(), letter.intake, letter.begun);
             letters.insert((letter.source.clone(), letter.position, letter.sub_row, refused_by), letter);
         }
     }

@@ -15,6 +15,7 @@ mod module;
 mod outline;
 mod progress;
 mod push;
+mod revisions;
 mod table;
 mod udf;
 mod udf_cases;
@@ -86,6 +87,12 @@ enum Action {
     Schema(get::SchemaArgs),
     /// Show what is registered.
     Get(get::GetArgs),
+    /// Take something out of what is registered.
+    Delete(revisions::DeleteArgs),
+    /// Say what was applied when.
+    Revisions(revisions::RevisionsArgs),
+    /// Make the project again what it was in an older revision, as a new revision.
+    Rollback(revisions::RollbackArgs),
     /// Send a file's events to a source's stream.
     Push(push::PushArgs),
     /// Look features up, once, for people.
@@ -109,13 +116,10 @@ enum Action {
 }
 
 /// Commands of the interface that later versions bring.
-const LATER: [&str; 22] = [
+const LATER: [&str; 19] = [
     "init",
     "source",
     "test",
-    "delete",
-    "revisions",
-    "rollback",
     "pause",
     "resume",
     "stream",
@@ -225,6 +229,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Action::Apply(args) => apply::apply(&args, &global),
         Action::Schema(args) => get::schema(&args, &global),
         Action::Get(args) => get::get(&args, &global),
+        Action::Delete(args) => revisions::delete(&args, &global),
+        Action::Revisions(args) => revisions::revisions(&args, &global),
+        Action::Rollback(args) => revisions::rollback(&args, &global),
         Action::Push(args) => push::run(&args, &global),
         Action::Lookup(args) => lookup::run(&args, &global),
         Action::Materialize(args) => batch::materialize(&args, &global),

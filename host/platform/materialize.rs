@@ -84,7 +84,8 @@ impl ProjectHost {
         }
         let logs = self.open_logs(&project)?;
         let mut checkpoints =
-            Checkpoints::open(self.storage().clone(), self.name(), self.writer_name(), self.groups())?;
+            Checkpoints::open(self.storage().clone(), self.name(), self.writer_name(), self.groups())?
+                .with_sources(project.lineages());
         let stored = layout_over(&project, &stored_tables(&checkpoints))?;
         let layout = Layout::of(&project, |source: &Source, feature: &Feature| match pins.get(&source.name) {
             Some(pins) => RowSet { source: source.lineage.clone(), files: Some(pins.digest()) },

@@ -92,7 +92,8 @@ impl Recovery<'_> {
     /// Loads, builds and writes everything online. The stream can start from what is returned.
     pub fn run(self) -> Result<(StreamParts, Arc<EmbeddedStore>), PlatformError> {
         let checkpoints =
-            Checkpoints::open(self.storage.clone(), &self.project.name, self.writer.clone(), self.groups)?;
+            Checkpoints::open(self.storage.clone(), &self.project.name, self.writer.clone(), self.groups)?
+                .with_sources(self.project.lineages());
         let layout = layout_over(&self.project, &stored_tables(&checkpoints))?;
         let compiled = Arc::new(Compiled::new(layout, self.groups, self.prepare)?);
         let built = built_features(&checkpoints, &compiled);

@@ -370,13 +370,18 @@ fn commands_rename_prune_and_roll_back_over_restarts() {
     says(at, &["plan", "base", "--check"], 1, &["> source purchases (until now `orders`; state and values stay)"]);
     ok(&["apply", "base"]);
     let value = |text: &str, feature: &str| -> Value {
-        serde_json::from_str::<Value>(text).unwrap()["features"][feature]["value"].clone()
+        let told: Value = serde_json::from_str(text).unwrap();
+        told["columns"][feature]["values"][0].clone()
     };
     let after = ok(&["lookup", "things", "item=a", "--json"]).out;
-    assert_eq!((value(&before, "sold"), value(&after, "bought")), (json!(2), json!(2)), "{before}{after}");
+    assert_eq!(
+        (value(&before, "items__sold"), value(&after, "things__bought")),
+        (json!(2), json!(2)),
+        "{before}{after}"
+    );
     ok(&["push", "purchases", "events"]);
     let after = ok(&["lookup", "things", "item=a", "--json"]).out;
-    assert_eq!(value(&after, "bought"), json!(4));
+    assert_eq!(value(&after, "things__bought"), json!(4));
     ok(&["verify"]);
     // The other directory still says `orders`, which is no more.
     says(at, &["plan", "web"], 2, &["all.yaml:7: no source `orders`: ", "`purchases`"]);
@@ -387,16 +392,12 @@ fn commands_rename_prune_and_roll_back_over_restarts() {
     says(at, &["delete", "feature", "things"], 2, &["write view.feature"]);
     says(at, &["delete", "feature-view", "things"], 1, &["use --allow-breaking"]);
     says(at, &["revisions"], 0, &["4 (live)", "- big_model", "> purchases (was orders)"]);
-    says(at, &["rollback", "2"], 1, &["this would break"]);
     says(at, &["rollback", "3", "--dry-run"], 0, &["+ feature service big_model"]);
-    says(
-        at,
-        &["rollback", "1", "--allow-breaking"],
-        0,
-        &["> source orders (until now `purchases`", "- feature view web_items"],
-    );
+    let back =
+        ["> source orders (until now `purchases`", "    > items.sold (until now `bought`", "- feature view web_items"];
+    says(at, &["rollback", "1"], 0, &back);
     let after = ok(&["lookup", "items", "item=a", "--json"]).out;
-    assert_eq!(value(&after, "sold"), json!(4));
+    assert_eq!(value(&after, "items__sold"), json!(4));
     ok(&["verify"]);
     says(at, &["revisions"], 0, &["5 (live)", "back to 1, > orders (was purchases)"]);
 }
@@ -422,6 +423,58 @@ fn a_lock_is_followed_moved_and_disagreed_with() {
     assert_eq!(std::fs::read_to_string(&lock).unwrap(), text);
     std::fs::write(&lock, "modules: 7").unwrap();
     says(at, &["plan", "shop"], 2, &["onefold.lock", "restore it from your version control"]);
+}
+
+/// One that nobody wants any more ends by itself, and the stream goes on.
+#[test]
+fn a_job_is_cancelled_between_two_batches() {
+    let server = Server::start();
+    put_ok(&server, SHOP, "");
+    let events: Vec<String> = (0..100_000).map(|number| event(&format!("i{number}"), number, 1.0)).collect();
+    push(&server, "orders", &events.iter().map(String::as_str).collect::<Vec<_>>());
+    let told = server.send("POST", &format!("{PROJECT}/jobs"), JSON, br#"{"kind": "verify"}"#);
+    let path = format!("{PROJECT}/jobs/{}", told.body["id"].as_str().unwrap());
+    let told = server.send("DELETE", &path, &[], b"");
+    assert_eq!((told.status, &told.body["state"]), (202, &json!("cancelling")), "{}", told.body);
+    let ended = || Some(server.get(&path).body).filter(|job| job["state"] != "cancelling");
+    let job = (0..6000).find_map(|_| {
+        std::thread::sleep(Duration::from_millis(5));
+        ended()
+    });
+    assert_eq!(job.unwrap()["state"], "cancelled");
+    assert_eq!(server.send("DELETE", &path, &[], b"").status, 409);
+    assert_eq!(verified(&server), 400_000);
+    push(&server, "orders", &[&event("a", 2, 1.5)]);
+}
+
+#[test]
+fn commands_go_to_the_server_that_was_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let server = Server::start();
+    let url = server.base();
+    std::fs::write(at.join("all.yaml"), format!("kind: project\nname: shop\n---{SHOP}")).unwrap();
+    says(at, &["apply", "all.yaml", "--server", url], 0, &["revision 1:"]);
+    says(at, &["context", "add", "here", url], 0, &["onefold context use here"]);
+    says(at, &["context", "add", "there", "http://10.0.0.1"], 2, &["only this machine can be reached yet"]);
+    says(at, &["get", "sources", "--context", "here"], 0, &["orders"]);
+    says(at, &["get", "sources"], 2, &["there is no project yet"]);
+    says(at, &["context", "use", "here"], 0, &["commands go to here now"]);
+    says(at, &["context", "list"], 0, &["here", url, "in use"]);
+    std::fs::write(at.join("events"), event("a", 2, 1.5)).unwrap();
+    says(at, &["push", "orders", "events"], 0, &["1 accepted"]);
+    for command in [&["plan", "all.yaml", "--check"][..], &["lookup", "items", "item=a"], &["verify"], &["revisions"]] {
+        says(at, command, 0, &[]);
+    }
+    says(at, &["jobs", "list"], 0, &["verify", "done"]);
+    says(at, &["jobs", "watch", "1"], 0, &["\"compared\""]);
+    says(at, &["jobs", "cancel", "1"], 1, &["has ended"]);
+    says(at, &["materialize"], 2, &["cannot be sent to", "context `here`, which is in use"]);
+    // What was named here comes before what was chosen some other day.
+    says(at, &["get", "sources", "--data", "data"], 2, &["there is no project yet"]);
+    says(at, &["get", "sources", "--data", "data", "--server", url], 2, &["cannot be used with"]);
+    says(at, &["context", "remove", "here"], 0, &["here is forgotten"]);
+    says(at, &["get", "sources"], 2, &["there is no project yet"]);
 }
 
 fn says(directory: &Path, arguments: &[&str], code: i32, parts: &[&str]) -> Ran {

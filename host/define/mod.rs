@@ -41,6 +41,6 @@ pub use project::DocumentKind;
 pub use read::{
     DefinitionFile, Definitions, Document, definition_files, read_directory, read_files, read_text, read_yaml,
 };
-pub use rename::{Rename, Renamed, renames_between};
+pub use rename::{Rename, Renamed};
 pub use schema::definition_schema;
 pub use window_text::{duration_text, parse_duration, window_words};

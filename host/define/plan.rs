@@ -314,22 +314,22 @@ impl fmt::Display for Cost {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
         if let Some(rows) = self.history_rows {
-            parts.push(format!("reads {} rows", grouped(rows)));
+            parts.push(format!("reads {}", counted(rows, "row", "rows")));
         }
-        if let (Some(entities), Some(bytes)) = (self.entities, self.state_bytes) {
-            let each = bytes.checked_div(entities).unwrap_or(0);
-            parts.push(format!(
-                "state about {}, {} entities x {} bytes",
-                bytes_text(bytes),
-                grouped(entities),
-                grouped(each)
-            ));
+        if let (Some(entities @ 1..), Some(bytes)) = (self.entities, self.state_bytes) {
+            let (all, each) = (bytes_text(bytes), bytes / entities);
+            let entities = counted(entities, "entity", "entities");
+            parts.push(format!("state about {all}, {entities} x {} bytes", grouped(each)));
         }
         match parts.is_empty() {
             true => Ok(()),
             false => write!(formatter, ": {}", parts.join("; ")),
         }
     }
+}
+
+fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{} {}", grouped(number), if number == 1 { one } else { many })
 }
 
 /// `1234567` as `1,234,567`.

@@ -1,9 +1,9 @@
 //! Renames: a registered project under its new names. Lineages stay, and names are in no fingerprint, so state and
 //! values stay too; what refers to a renamed thing follows it.
 
-use super::{DocumentKind, FeatureReference, OnDemandInput, Project};
+use super::{ChangeNote, DocumentKind, FeatureReference, OnDemandInput, Project};
 use onefold_fold::Field;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// One document or feature that has another name now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,33 +112,64 @@ fn rename_outputs(outputs: &mut [Field], from: &str, to: &str, renamed: &mut BTr
     }
 }
 
-/// The renames that lead from one project to another, where nobody has said them: sources by lineage, views by the
-/// fingerprints of their features, in order. What is not found looks like one thing removed and another created.
-pub fn renames_between(before: &Project, after: &Project) -> Vec<Rename> {
-    let mut renames = Vec::new();
-    for source in before.sources.values().filter(|source| !after.sources.contains_key(&source.name)) {
-        let now = after.sources.values().find(|other| other.lineage == source.lineage);
-        if let Some(now) = now.filter(|now| !before.sources.contains_key(&now.name)) {
-            renames.push(of_document(DocumentKind::Source, &source.name, &now.name));
-        }
+impl Rename {
+    /// What undoes the renames that a revision noted, in the order in which to do it.
+    pub fn undone(notes: &[ChangeNote]) -> Vec<Rename> {
+        let back = |note: &ChangeNote| {
+            let from = note.renamed_from.clone()?;
+            let what = match &note.feature {
+                Some(_) => Renamed::Feature { view: note.name.clone() },
+                None => Renamed::Document(kind_named(&note.kind)?),
+            };
+            Some(Rename { what, to: from, from: note.feature.as_ref().unwrap_or(&note.name).clone() })
+        };
+        // Features were renamed under the new names of their views, so they go back first.
+        notes.iter().rev().filter_map(back).collect()
     }
-    let mut taken = BTreeSet::new();
-    for view in before.feature_views.values().filter(|view| !after.feature_views.contains_key(&view.name)) {
-        let now = after.feature_views.values().find(|other| {
-            let same = |features: &[super::Feature]| features.iter().map(|one| one.fingerprint).collect::<Vec<_>>();
-            !before.feature_views.contains_key(&other.name)
-                && !taken.contains(&other.name)
-                && other.join_keys == view.join_keys
-                && same(&other.features) == same(&view.features)
-        });
-        if let Some(now) = now {
-            taken.insert(now.name.clone());
-            renames.push(of_document(DocumentKind::FeatureView, &view.name, &now.name));
-        }
-    }
-    renames
 }
 
-fn of_document(kind: DocumentKind, from: &str, to: &str) -> Rename {
-    Rename { what: Renamed::Document(kind), from: from.to_owned(), to: to.to_owned() }
+impl Project {
+    /// The project under the names it had before these renames, done one after the other; and the renames that were
+    /// anything, as they look from their end.
+    pub fn renamed_by(&mut self, renames: &[Rename]) -> Vec<Rename> {
+        let mut done: Vec<Rename> = Vec::new();
+        for rename in renames {
+            let is_there = match &rename.what {
+                Renamed::Document(kind) => {
+                    self.about(*kind, &rename.from).is_some() && self.about(*kind, &rename.to).is_none()
+                }
+                Renamed::Feature { view } => {
+                    let names = self.feature_names(view);
+                    names.contains(&rename.from.as_str()) && !names.contains(&rename.to.as_str())
+                }
+            };
+            if !is_there {
+                continue;
+            }
+            self.rename(rename);
+            if rename.what == Renamed::Document(DocumentKind::FeatureView) {
+                let views = done.iter_mut().filter_map(|done| match &mut done.what {
+                    Renamed::Feature { view } => Some(view),
+                    Renamed::Document(_) => None,
+                });
+                views.filter(|view| **view == rename.from).for_each(|view| view.clone_from(&rename.to));
+            }
+            match done.iter_mut().find(|one| one.what == rename.what && one.to == rename.from) {
+                Some(earlier) => earlier.to.clone_from(&rename.to),
+                None => done.push(rename.clone()),
+            }
+        }
+        done.retain(|rename| rename.from != rename.to);
+        done
+    }
+}
+
+fn kind_named(kind: &str) -> Option<DocumentKind> {
+    match kind {
+        "source" => Some(DocumentKind::Source),
+        "entity" => Some(DocumentKind::Entity),
+        "feature_view" | "on_demand_feature_view" => Some(DocumentKind::FeatureView),
+        "feature_service" => Some(DocumentKind::FeatureService),
+        _ => None,
+    }
 }

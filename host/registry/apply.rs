@@ -6,8 +6,8 @@
 use super::catalog::Staged;
 use super::{Catalog, ModuleCache, Put, Registry, RegistryError, Revision, STANDARD};
 use crate::define::{
-    CheckOptions, Checked, Definitions, Lock, ModuleVersion, Pins, Plan, Project, Removed, TestCase, Upgrade, check,
-    module_files, renames_between, services_lose,
+    CheckOptions, Checked, Definitions, Lock, ModuleVersion, Pins, Plan, Project, Removed, Rename, TestCase, Upgrade,
+    check, module_files, services_lose,
 };
 use std::collections::BTreeSet;
 
@@ -131,8 +131,11 @@ pub fn plan_rollback(registry: &Registry, number: u64, options: &ApplyOptions) -
             other => other,
         })?;
     }
-    let renames = renames_between(&live, &project);
-    renames.iter().for_each(|rename| live.rename(rename));
+    let mut renames = Vec::new();
+    for later in (number + 1..=base).rev() {
+        renames.extend(Rename::undone(&registry.revision(later)?.changes));
+    }
+    let renames = live.renamed_by(&renames);
     let breaks = services_lose(&live, &project);
     let mut plan = Plan::between(Some(&live), &project, base, &breaks, &renames);
     if !plan.changes.is_empty() {

@@ -171,6 +171,13 @@ const IN_PROJECT: &[Operation] = &[
         answers: &[("200", "The job", "any"), ("404", "No such job", "problem")],
         ..GET
     },
+    Operation {
+        method: "delete",
+        path: "/jobs/{id}",
+        summary: "Cancel a job: it ends soon, between two batches of rows",
+        answers: &[("202", "The job", "any"), ("404", "No such job", "problem"), ("409", "It has ended", "problem")],
+        ..GET
+    },
     Operation { path: "/status", summary: "Sources, lag, watermarks, checkpoints, state", ..GET },
 ];
 

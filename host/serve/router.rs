@@ -57,7 +57,7 @@ pub(super) fn routes() -> Vec<(String, MethodRouter<App>)> {
         ("/dead-letters/replay", post(letters::post_replay)),
         ("/status", get(letters::get_status)),
         ("/jobs", get(jobs::get_jobs).post(jobs::post_job)),
-        ("/jobs/{id}", get(jobs::get_job)),
+        ("/jobs/{id}", get(jobs::get_job).delete(jobs::delete_job)),
     ];
     routes.extend(in_project.map(|(path, method_router)| (format!("{PROJECT}{path}"), method_router)));
     for (path, kind) in DOCUMENT_PATHS {

@@ -99,6 +99,12 @@ fn everything_renamed_is_renamed_and_nothing_is_built() {
     let notes = again.plan.warnings.iter().filter(|warning| warning.contains("is called")).count();
     assert_eq!(notes, 7, "{:?}", again.plan.warnings);
 
+    let back = plan_rollback(&bench.registry, 1, &ApplyOptions::default()).unwrap();
+    assert_eq!(signs(&back).len(), 7);
+    assert!(back.plan.changes.iter().all(|change| change.change == ChangeKind::Rename), "{}", back.plan);
+    assert_eq!(back.plan.breaks(), Vec::<&str>::new());
+    assert_eq!(back.project, before);
+
     // Another source may have the old name, and shares nothing with the first.
     let proposal = bench.plan(SHOP.split("---").next().unwrap()).unwrap();
     assert_eq!(proposal.project.sources["orders"].lineage, "orders-2");

@@ -2,6 +2,7 @@
 //! events come in and lookups are answered.
 
 use crate::command_line::{Ran, run};
+use crate::modules::guest;
 use crate::serve::{Server, Told};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -475,6 +476,43 @@ fn commands_go_to_the_server_that_was_named() {
     says(at, &["get", "sources", "--data", "data", "--server", url], 2, &["cannot be used with"]);
     says(at, &["context", "remove", "here"], 0, &["here is forgotten"]);
     says(at, &["get", "sources"], 2, &["there is no project yet"]);
+}
+
+/// By HTTP there is no lock: what is live keeps its versions until one is told to move.
+#[test]
+fn a_module_moves_where_it_is_told_to_by_http_and_by_lock() {
+    let server = Server::start();
+    let sum = "{ udf: mine.sum, inputs: [count] }";
+    let text = SHOP.replace("{ udf: std.sum, inputs: [count] }", sum);
+    let upload = |only: &str| {
+        let headers = &[("content-type", "application/wasm")];
+        let told = server.send("POST", &format!("{PROJECT}/modules?name=mine"), headers, &guest(only));
+        assert_eq!(told.status, 201, "{}", told.body);
+    };
+    upload("sum");
+    put_ok(&server, &text, "");
+    upload("sum,errs_on_negative");
+    assert_eq!(put_ok(&server, &text, "")["changes"], json!([]));
+    assert_eq!(put_ok(&server, &text, "?upgrade=std")["changes"], json!([]));
+    let moved = |plan: &Value| {
+        let changes = plan["changes"].as_array().unwrap().iter();
+        changes.map(|change| (change["name"].to_string(), change["feature"].to_string())).collect::<Vec<_>>()
+    };
+    let expected = [("\"mine\"", "null"), ("\"items\"", "\"sold\"")];
+    let expected = expected.map(|(name, feature)| (name.to_owned(), feature.to_owned()));
+    assert_eq!(moved(&put_ok(&server, &text, "?upgrade=mine&dry_run=true")), expected);
+    assert_eq!(moved(&put_ok(&server, &text, "?upgrade=*&dry_run=true")), expected);
+    let pinned = text.replace("mine.sum", "mine.sum@2");
+    assert_eq!(moved(&put_ok(&server, &pinned, "?dry_run=true")), expected);
+    let told = put(&server, &text, "?upgrade=mine&locked=true", &[]);
+    assert_eq!(told.status, 409, "{}", told.body);
+    put_ok(&server, &text, "?upgrade=mine");
+    assert_eq!(server.send("DELETE", &format!("{PROJECT}/modules/mine/2"), &[], b"").status, 409);
+    // An older revision's module that is gone is said before anything is done.
+    assert_eq!(server.send("DELETE", &format!("{PROJECT}/modules/mine/1"), &[], b"").status, 204);
+    let told = server.send("POST", &format!("{PROJECT}/rollback"), JSON, br#"{"revision": 1}"#);
+    assert_eq!(told.status, 409);
+    assert!(told.body["detail"].as_str().unwrap().contains("`mine@1`, which has been deleted"), "{}", told.body);
 }
 
 fn says(directory: &Path, arguments: &[&str], code: i32, parts: &[&str]) -> Ran {

@@ -160,9 +160,11 @@ fn outcome_text(replayed: &Replayed) -> String {
             let others = others.into_iter().collect::<Vec<_>>().join("; ");
             format!("nothing to do: what refused the row is gone; it has open letters of others: {others}")
         }
-        Outcome::Taken => "it would be taken now, so the row was not to blame, and the state lacks it: remove \
-                           what lacks it, apply, then add it again, which folds it from the log"
-            .to_owned(),
+        Outcome::Taken => {
+            "it would be taken now, so the row was not to blame, and the state lacks it: `onefold delete` \
+                           what lacks it, then apply it again, which folds it from the log"
+                .to_owned()
+        }
     }
 }
 

@@ -94,6 +94,11 @@ impl Checker<'_> {
         for Head { place, group, name, .. } in &heads {
             let mut report = Report::new(place);
             self.check_claim(&mut report, *group, name, &name.value);
+            if self.kind_changes(*group, &name.value, &name.value) && !self.prune {
+                let message =
+                    format!("`{}` is registered as a view of the other kind, and nothing is removed", name.value);
+                report.say(name, format!("{message} without --prune: choose another name, or use that"));
+            }
             self.problems.append(&mut report.problems);
         }
         self.rename_features(definitions);
@@ -135,7 +140,7 @@ impl Checker<'_> {
                 let registered = self.registered.as_ref().unwrap_or(&nothing);
                 let has = |name: &str| registered.about(group.kind(), name).is_some();
                 match (has(&from.value), has(&name.value)) {
-                    (true, false) if self.kind_changes(*group, &from.value, heads, name) => {
+                    (true, false) if self.kind_changes(*group, &from.value, &name.value) => {
                         let message = format!("`{}` is a view of the other kind, which is no rename", from.value);
                         report.say(from, format!("{message}: remove `renamed_from`"));
                     }
@@ -160,14 +165,14 @@ impl Checker<'_> {
         self.take_renames(renames);
     }
 
-    /// Whether a document's registered counterpart under the old name is a view of the other kind.
-    fn kind_changes(&self, group: Group, from: &str, heads: &[Head<'_>], name: &Located<String>) -> bool {
-        let was_on_demand =
-            self.registered.as_ref().is_some_and(|project| project.on_demand_feature_views.contains_key(from));
-        let is_on_demand = heads
-            .iter()
-            .any(|head| head.group == group && head.name == name && self.on_demand.contains(&head.name.value));
-        group == Group::View && was_on_demand != is_on_demand
+    /// Whether a view of the documents is on-demand and a registered one is not, or the other way round.
+    fn kind_changes(&self, group: Group, registered: &str, name: &str) -> bool {
+        let Some(project) = self.registered.as_ref().filter(|_| group == Group::View) else { return false };
+        let is_on_demand = self.on_demand.contains(name);
+        match is_on_demand {
+            true => project.feature_views.contains_key(registered),
+            false => project.on_demand_feature_views.contains_key(registered),
+        }
     }
 
     /// Whether an old name can be one at all.

@@ -355,7 +355,8 @@ fn check_kept_outputs(report: &mut Report<'_>, at: &Located<String>, view: &Feat
         if let Some(output) = feature.outputs.iter().find(|output| taken.contains(output.name.as_str())) {
             let (kept, column) = (&feature.name, &output.name);
             let message = format!(
-                "feature `{kept}` is registered, not written here and stays; it has the column `{column}` too: choose                  another name, or remove `{kept}` first"
+                "feature `{kept}` is registered, not written here and stays; it has the column `{column}` too: choose \
+                 another name, or let it go with --prune"
             );
             report.say(at, message);
         }

@@ -143,6 +143,10 @@ fn a_rename_that_cannot_be_is_said_with_its_line() {
             "shop.yaml:3: `now` is a view of the other kind, which is no rename",
         ),
         (
+            "kind: feature_view\nname: now\nsource: orders\nentities: [user]\nfeatures: { n: { udf: std.count } }".to_owned(),
+            "shop.yaml:2: `now` is registered as a view of the other kind, and nothing is removed without --prune",
+        ),
+        (
             format!("{feature}n: {{ udf: std.count, renamed_from: spnt }}"),
             "shop.yaml:6: view `totals` has no feature `spnt` registered that could be renamed: did you mean `spent`?",
         ),

@@ -11,6 +11,7 @@ mod claims;
 mod command_line;
 mod crash;
 mod letters;
+mod life;
 mod modules;
 mod paths;
 mod reference;

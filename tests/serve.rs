@@ -97,6 +97,11 @@ impl Server {
         Told { status: response.status().as_u16(), media_type: media_type.unwrap_or_default(), body }
     }
 
+    /// Where it answers.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     pub fn get(&self, path: &str) -> Told {
         self.send("GET", path, &[], b"")
     }
@@ -237,7 +242,8 @@ fn definitions_are_planned_applied_and_read_back() {
     let put = put(&[("content-type", "application/yaml"), ("if-match", "\"1\"")]);
     assert_eq!((put.status, &put.body["revision"]), (200, &json!(2)), "{}", put.body);
     let revisions = server.get("/v1/projects/ecommerce/revisions").body;
-    assert_eq!(revisions["revisions"][0], json!({ "revision": 2, "created_at": "2026-01-02T12:00:00.000000Z" }));
+    let newest = &revisions["revisions"][0];
+    assert_eq!((&newest["revision"], &newest["created_at"]), (&json!(2), &json!("2026-01-02T12:00:00.000000Z")));
 }
 
 #[test]
@@ -285,8 +291,10 @@ fn whatever_is_wrong_is_a_problem_that_says_so() {
         ("GET", format!("{project}/modules/nope"), "", String::new(), 404, "there is no module `nope`"),
         ("GET", format!("{project}/dead-letters?source=nope"), "", String::new(), 404, "there is no source `nope`"),
         ("GET", format!("{project}/dead-letters?sauce=x"), "", String::new(), 422, "did you mean `source`?"),
-        ("POST", format!("{project}/rollback"), "", String::new(), 501, "not of this version yet"),
-        ("DELETE", format!("{project}/entities/product"), "", String::new(), 501, "not of this version yet"),
+        ("POST", format!("{project}/rollback"), "", String::new(), 415, "send application/json"),
+        ("DELETE", format!("{project}/entities/produkt"), "", String::new(), 404, "did you mean `product`?"),
+        ("DELETE", format!("{project}/entities/product?prune=true"), "", String::new(), 422, "means nothing here"),
+        ("DELETE", format!("{project}/jobs/7"), "", String::new(), 404, "there is no job `7`"),
         (
             "GET",
             format!("{project}/feature-views/product_stats/values"),

@@ -8,7 +8,7 @@ use super::files::DataFile;
 use super::probes::Probes;
 use super::refusal::{Refusal, RefusalSink, RefusedBy};
 use super::run::LogRows;
-use super::settings::Progress;
+use super::settings::{BatchSettings, Progress};
 use super::slice::Slice;
 use super::sort_row::{LOG_ORIGIN, Origin, SortSchema, Telling, pack, place_of};
 use crate::decode::{ColumnsDecoder, DecodeError, Decoded, JsonDecoder};
@@ -33,7 +33,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How much of the log is decoded at once.
@@ -64,6 +64,7 @@ pub(super) struct Scan {
     pub rows_read: AtomicU64,
     pub rows_total: u64,
     pub progress: Arc<dyn Fn(Progress) + Send + Sync>,
+    pub cancelled: Arc<AtomicBool>,
 }
 
 pub(super) struct RowsExec {
@@ -273,6 +274,7 @@ impl Scan {
         origin: &Origin<'_>,
         within: impl Fn(i64) -> bool,
     ) -> Result<RecordBatch, BatchError> {
+        BatchSettings::check_cancelled(&self.cancelled)?;
         for refused in decoded.refused {
             self.tell_all(origin, refused.record, refused.message);
         }

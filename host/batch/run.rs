@@ -5,7 +5,7 @@ use super::files::{DataFile, PinnedFile, open_files, open_pinned};
 use super::fold_exec::{FoldExec, Wanted};
 use super::probes::Probes;
 use super::rows_exec::{Chunk, RowsExec, Scan, decode_error};
-use super::settings::{BatchHost, Rows};
+use super::settings::{BatchHost, BatchSettings, Rows};
 use super::slice::Slice;
 use super::sort_row::{HASH, ORDER, SortSchema};
 use super::table_values::AsOf;
@@ -97,6 +97,7 @@ impl Run {
             rows_read: AtomicU64::new(0),
             rows_total: total + asked,
             progress: host.progress.clone(),
+            cancelled: host.settings.cancelled.clone(),
         });
         let plan = plan_of(&scan, partitions, threads, wanted, sorted)?;
         Ok(Run { scan, pins, plan, context: host.context(row_bytes)?, runtime: host.runtime()? })
@@ -117,6 +118,7 @@ impl Run {
             let mut stream: SendableRecordBatchStream = execute_stream(plan, context).map_err(BatchError::of)?;
             while let Some(batch) = stream.next().await {
                 let batch = batch.map_err(BatchError::of)?;
+                BatchSettings::check_cancelled(&scan.cancelled)?;
                 if batch.num_rows() > 0 {
                     take(batch, &scan)?;
                 }

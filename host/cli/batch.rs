@@ -171,17 +171,26 @@ fn built(done: &Value, global: &Global) -> anyhow::Result<ExitCode> {
 fn run_job(global: &Global, command: &str, request: &Value) -> anyhow::Result<Value> {
     let reach = Reach::open(global, command)?;
     let started = reach.post_json(&reach.path(&["jobs"])?, request)?;
-    let path = reach.path(&["jobs", started["id"].as_str().unwrap_or_default()])?;
+    wait_for_job(&reach, started["id"].as_str().unwrap_or_default(), global)
+}
+
+/// The result of a job, once it has one.
+pub(super) fn wait_for_job(reach: &Reach, id: &str, global: &Global) -> anyhow::Result<Value> {
+    let path = reach.path(&["jobs", id])?;
     let bar = rows_bar(0, global.progress);
     loop {
         let job = reach.get(&path)?;
         bar.set_length(job["progress"]["total"].as_u64().unwrap_or(0));
         bar.set_position(job["progress"]["rows"].as_u64().unwrap_or(0));
         match job["state"].as_str() {
-            Some("running") => std::thread::sleep(POLL),
+            Some("running" | "cancelling") => std::thread::sleep(POLL),
             Some("done") => {
                 bar.finish_and_clear();
                 return Ok(job["result"].clone());
+            }
+            Some("cancelled") => {
+                bar.finish_and_clear();
+                return Err(Failure::No(format!("job {id} was cancelled")).into());
             }
             _ => {
                 bar.finish_and_clear();

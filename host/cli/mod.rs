@@ -5,16 +5,19 @@
 mod apply;
 mod batch;
 mod client;
+mod context;
 mod dev;
 mod first_rows;
 pub mod generate;
 mod get;
+mod jobs;
 mod letters;
 mod lookup;
 mod module;
 mod outline;
 mod progress;
 mod push;
+mod revisions;
 mod table;
 mod udf;
 mod udf_cases;
@@ -51,7 +54,7 @@ pub struct Command {
 #[derive(clap::Args)]
 struct Options {
     /// Where the data are: a directory or file:// URL [default: ./.onefold].
-    #[arg(long, global = true, value_name = "URL")]
+    #[arg(long, global = true, value_name = "URL", conflicts_with_all = ["server", "context"])]
     data: Option<String>,
     /// The project [default: the only one, or that of the definitions].
     #[arg(long, global = true, value_name = "NAME", env = "ONEFOLD_PROJECT")]
@@ -62,9 +65,11 @@ struct Options {
     /// Answer in JSON, for scripts.
     #[arg(long, global = true)]
     json: bool,
-    #[arg(long, global = true, hide = true)]
+    /// Send the command to this server instead of working on data: http://127.0.0.1:6566.
+    #[arg(long, global = true, value_name = "URL", conflicts_with = "context")]
     server: Option<String>,
-    #[arg(long, global = true, hide = true)]
+    /// Send it to the server of this name (`onefold context`; also ONEFOLD_CONTEXT).
+    #[arg(long, global = true, value_name = "NAME")]
     context: Option<String>,
 }
 
@@ -86,6 +91,12 @@ enum Action {
     Schema(get::SchemaArgs),
     /// Show what is registered.
     Get(get::GetArgs),
+    /// Take something out of what is registered.
+    Delete(revisions::DeleteArgs),
+    /// Say what was applied when.
+    Revisions(revisions::RevisionsArgs),
+    /// Make the project again what it was in an older revision, as a new revision.
+    Rollback(revisions::RollbackArgs),
     /// Send a file's events to a source's stream.
     Push(push::PushArgs),
     /// Look features up, once, for people.
@@ -103,6 +114,10 @@ enum Action {
     Serve(dev::ServeArgs),
     /// Rows that could not be processed.
     DeadLetters(letters::LettersArgs),
+    /// Long work that runs in a server.
+    Jobs(jobs::JobsArgs),
+    /// Names for servers, so that commands go to one of them.
+    Context(context::ContextArgs),
     /// How the project stands: sources, lag, watermarks, checkpoints, freshness.
     Status(letters::StatusArgs),
     #[command(external_subcommand)]
@@ -110,25 +125,20 @@ enum Action {
 }
 
 /// Commands of the interface that later versions bring.
-const LATER: [&str; 21] = [
+const LATER: [&str; 16] = [
     "init",
     "source",
     "test",
-    "delete",
-    "revisions",
-    "rollback",
     "pause",
     "resume",
     "stream",
     "topics",
     "explain",
-    "jobs",
     "compact",
     "sql",
     "token",
     "import",
     "consistency",
-    "context",
     "archive",
     "web",
     "migrate",
@@ -137,6 +147,8 @@ const LATER: [&str; 21] = [
 /// What every command is told.
 pub struct Global {
     pub settings: Settings,
+    /// Where commands are sent; none: they work on the data.
+    pub server: Option<context::Server>,
     /// `--project`.
     pub project: Option<String>,
     /// Answer in JSON.
@@ -147,6 +159,26 @@ pub struct Global {
 }
 
 impl Global {
+    /// Refuses a command that only works on the data themselves, where another server was meant.
+    pub fn on_the_data(&self, command: &str) -> Result<(), Failure> {
+        match &self.server {
+            None => Ok(()),
+            Some(server) => Err(Failure::Input(format!(
+                "`{command}` works on the data themselves and cannot be sent to {} ({}): run it where the data are, with \
+                 --data",
+                server.url, server.chosen_by
+            ))),
+        }
+    }
+
+    /// The same for a process that is itself a server: one that is in use for commands does not concern it.
+    pub fn serves_itself(&self, command: &str) -> Result<(), Failure> {
+        match &self.server {
+            Some(server) if server.is_explicit => self.on_the_data(command),
+            _ => Ok(()),
+        }
+    }
+
     /// The data directory, made if missing.
     pub fn storage(&self) -> anyhow::Result<Arc<dyn Storage>> {
         Ok(Arc::new(LocalStorage::open(&self.settings.data)?))
@@ -195,11 +227,6 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     let Command { options, action } = command;
-    if options.server.is_some() || options.context.is_some() {
-        let message = "--server and --context are not in this version yet: commands work on --data, through the \
-                       process that holds it if one runs";
-        return Err(Failure::Input(message.to_owned()).into());
-    }
     let listen = match &action {
         Action::Dev(args) => args.listen.clone(),
         Action::Serve(args) => args.listen.clone(),
@@ -207,9 +234,21 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     };
     let flags = Flags { config: options.config, data: options.data, listen };
     let directory = std::env::current_dir()?;
-    let settings = settings::load(&flags, &directory, &|name| std::env::var(name).ok())?;
+    let environment = |name: &str| std::env::var(name).ok();
+    let settings = settings::load(&flags, &directory, &environment)?;
+    let data = match (&flags.data, settings.data_is_said) {
+        (Some(_), _) => context::DataSaid::ByFlag,
+        (None, true) => context::DataSaid::BySettings,
+        (None, false) => context::DataSaid::Nowhere,
+    };
+    let server = match &action {
+        // Whatever the contexts are, this is what they are mended with.
+        Action::Context(_) => None,
+        _ => context::server(options.server.as_deref(), options.context.as_deref(), data, &environment)?,
+    };
     let global = Global {
         settings,
+        server,
         project: options.project,
         json: options.json,
         progress: std::io::stderr().is_terminal(),
@@ -225,6 +264,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Action::Apply(args) => apply::apply(&args, &global),
         Action::Schema(args) => get::schema(&args, &global),
         Action::Get(args) => get::get(&args, &global),
+        Action::Delete(args) => revisions::delete(&args, &global),
+        Action::Revisions(args) => revisions::revisions(&args, &global),
+        Action::Rollback(args) => revisions::rollback(&args, &global),
         Action::Push(args) => push::run(&args, &global),
         Action::Lookup(args) => lookup::run(&args, &global),
         Action::Materialize(args) => batch::materialize(&args, &global),
@@ -233,6 +275,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Action::Historical(args) => batch::historical(&args, &global),
         Action::Verify(args) => batch::verify(&args, &global),
         Action::DeadLetters(args) => letters::letters(&args, &global),
+        Action::Jobs(args) => jobs::run(&args, &global),
+        Action::Context(args) => context::run(&args, &global),
         Action::Status(args) => letters::status(&args, &global),
         Action::Other(words) => Err(unknown_command(&words).into()),
     }

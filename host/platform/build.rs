@@ -220,6 +220,10 @@ impl Target {
 }
 
 impl Built {
+    pub fn project(&self) -> &Arc<Project> {
+        &self.target.project
+    }
+
     /// Folds the logs on to these positions; sources without one are folded to where their log ends.
     pub fn catch_up(
         &mut self,

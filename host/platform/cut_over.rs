@@ -7,6 +7,7 @@
 use super::build::{From, Joined, Target};
 use super::{BatchRequest, Live, PlatformError, ProjectHost};
 use crate::batch::{RefusalSink, Refusals};
+use crate::define::Project;
 use crate::registry::{Proposal, Revision, commit, upload_modules};
 use crate::source::PushLog;
 use crate::state::Checkpoints;
@@ -34,8 +35,7 @@ impl ProjectHost {
         proposal.check_breaks()?;
         // A module that is not registered yet is found by its digest once it has been uploaded.
         upload_modules(self.registry(), self.modules(), proposal)?;
-        let number = proposal.base + 1;
-        let revision = Revision { number, created_at_us: self.clock().now_us(), project: proposal.project.clone() };
+        let revision = proposal.revision(self.clock().now_us());
         let Some(live) = live else {
             let mut stream = self.stream();
             self.run(&mut stream, revision, |created_at_us| {
@@ -78,19 +78,20 @@ impl ProjectHost {
         let cut = || -> Result<Arc<Live>, PlatformError> {
             let mut stream = self.stream();
             let stopped = self.halt(&mut stream)?;
-            built.catch_up(&stopped.positions, &logs)?;
-            let (positions, clocks) = (built.positions.clone(), built.clocks.clone());
+            let next = built.project().clone();
+            let stood = renamed(stopped.positions, &stopped.project, &next);
+            built.catch_up(&stood, &logs)?;
+            let (mut positions, mut clocks) = (built.positions.clone(), built.clocks.clone());
+            positions.extend(stood);
+            clocks.extend(renamed(stopped.clocks, &stopped.project, &next));
             let joined = built.join(&stopped.compiled, stopped.groups);
+            let checkpoints = stopped.checkpoints.with_sources(next.lineages());
             live.online.prepare(&joined.compiled.layout);
             let compiled = joined.compiled.clone();
             let is_fresh = joined.fresh.iter().any(|features| !features.is_empty());
             // Nothing waits for state that is stored already.
-            let stored_after = is_fresh.then(|| stopped.checkpoints.epoch());
-            let mut at = positions;
-            at.extend(stopped.positions);
-            let mut all_clocks = clocks;
-            all_clocks.extend(stopped.clocks);
-            let parts = self.parts(live, joined, stopped.checkpoints, &at, all_clocks, stopped.said, logs);
+            let stored_after = is_fresh.then(|| checkpoints.epoch());
+            let parts = self.parts(live, joined, checkpoints, &positions, clocks, stopped.said, logs);
             let running = Stream::start(parts, self.stream_settings())?;
             let watch = running.watch();
             *stream = Some(running);
@@ -145,6 +146,13 @@ impl ProjectHost {
             fresh: joined.fresh,
         }
     }
+}
+
+/// What is known of sources, under the names that they have from now on.
+fn renamed<T>(known: BTreeMap<String, T>, before: &Project, after: &Project) -> BTreeMap<String, T> {
+    let name =
+        |name: &String| after.source_of_lineage(&before.sources.get(name)?.lineage).map(|source| source.name.clone());
+    known.into_iter().filter_map(|(source, known)| Some((name(&source)?, known))).collect()
 }
 
 /// Waits until all that is new is online and stored.

@@ -2,6 +2,7 @@
 
 mod batch;
 mod build;
+mod cost;
 mod cut_over;
 mod error;
 mod history;
@@ -27,8 +28,10 @@ pub use since::CompleteSince;
 pub use verify::{Difference, Verified};
 
 use crate::clock::Clock;
-use crate::define::Definitions;
-use crate::registry::{ApplyOptions, ModuleCache, Proposal, Put, Registry, Revision, plan_apply};
+use crate::define::{Definitions, Removed};
+use crate::registry::{
+    ApplyOptions, ModuleCache, Proposal, Put, Registry, Revision, plan_apply, plan_removal, plan_rollback,
+};
 use crate::route::Groups;
 use crate::std_module::STD_WASM;
 use crate::storage::Storage;
@@ -143,7 +146,37 @@ impl Platform {
         definitions: &Definitions,
         options: &ApplyOptions,
     ) -> Result<Proposal, PlatformError> {
-        Ok(plan_apply(&self.registry(project)?, &self.modules, STD_WASM, definitions, options)?)
+        let proposal = plan_apply(&self.registry(project)?, &self.modules, STD_WASM, definitions, options)?;
+        Ok(self.priced(project, proposal))
+    }
+
+    /// What the project loses when something is taken out of it.
+    pub fn plan_removal(
+        &self,
+        project: &str,
+        removed: &Removed,
+        options: &ApplyOptions,
+    ) -> Result<Proposal, PlatformError> {
+        Ok(plan_removal(&self.registry(project)?, &self.modules, removed, options)?)
+    }
+
+    /// What would change if the project were again what it was in an older revision.
+    pub fn plan_rollback(
+        &self,
+        project: &str,
+        revision: u64,
+        options: &ApplyOptions,
+    ) -> Result<Proposal, PlatformError> {
+        let proposal = plan_rollback(&self.registry(project)?, revision, options)?;
+        Ok(self.priced(project, proposal))
+    }
+
+    /// With what each change costs, as far as the running project knows.
+    fn priced(&self, project: &str, mut proposal: Proposal) -> Proposal {
+        if let Some(host) = self.project(project) {
+            host.price(&mut proposal);
+        }
+        proposal
     }
 
     /// Makes a proposal live: builds what is new beside what runs, commits the revision, serves it.

@@ -16,6 +16,7 @@ mod metrics;
 mod modules;
 mod openapi;
 mod problem;
+mod revisions;
 mod router;
 pub mod values;
 

@@ -21,7 +21,17 @@ const GET: Operation =
     Operation { method: "get", path: "", summary: "", parameters: &[], body: None, answers: &[("200", "It", "any")] };
 
 const DRY_RUN: (&str, &str, &str) = ("dry_run", "query", "true: only say what would change");
+const ALLOW_BREAKING: (&str, &str, &str) =
+    ("allow_breaking", "query", "true: do it although something would stop working");
+const IF_MATCH: (&str, &str, &str) = ("If-Match", "header", "the revision that was seen");
 const INT64: (&str, &str, &str) = ("int64", "query", "string: write int64 values as text");
+
+/// Of what plans, and applies unless it is a dry run.
+const REMOVAL: &[(&str, &str, &str)] = &[
+    ("200", "What changes, and the revision", "plan"),
+    ("404", "There is no such thing", "problem"),
+    ("409", "Another revision is live, or something would break", "problem"),
+];
 
 /// Below `/v1/projects/{project}`.
 const IN_PROJECT: &[Operation] = &[
@@ -60,8 +70,10 @@ const IN_PROJECT: &[Operation] = &[
             DRY_RUN,
             ("upgrade", "query", "modules that may move to their newest version, separated by commas; * for all"),
             ("locked", "query", "true: fail if a module would move"),
-            ("allow_breaking", "query", "true: apply although something would stop working"),
-            ("If-Match", "header", "the revision that was seen"),
+            ALLOW_BREAKING,
+            ("prune", "query", "true: remove what this set has registered and the definitions do not have"),
+            ("take_over", "query", "a set whose documents may be claimed by that of the definitions"),
+            IF_MATCH,
         ],
         body: Some((&["application/yaml", "application/json", DIRECTORY_TYPE], "any")),
         answers: &[
@@ -72,6 +84,22 @@ const IN_PROJECT: &[Operation] = &[
     },
     Operation { path: "/definitions", summary: "All that is registered", ..GET },
     Operation { path: "/revisions", summary: "What was applied when, newest first", ..GET },
+    Operation {
+        method: "post",
+        path: "/rollback",
+        summary: "Make an older revision's project live again, as a new revision",
+        parameters: &[DRY_RUN, ALLOW_BREAKING, IF_MATCH],
+        body: Some((&["application/json"], "rollback")),
+        answers: REMOVAL,
+    },
+    Operation {
+        method: "delete",
+        path: "/feature-views/{name}/features/{feature}",
+        summary: "Remove a feature",
+        parameters: &[DRY_RUN, ALLOW_BREAKING, IF_MATCH],
+        answers: REMOVAL,
+        ..GET
+    },
     Operation {
         method: "post",
         path: "/sources/{name}/events",
@@ -143,6 +171,13 @@ const IN_PROJECT: &[Operation] = &[
         answers: &[("200", "The job", "any"), ("404", "No such job", "problem")],
         ..GET
     },
+    Operation {
+        method: "delete",
+        path: "/jobs/{id}",
+        summary: "Cancel a job: it ends soon, between two batches of rows",
+        answers: &[("202", "The job", "any"), ("404", "No such job", "problem"), ("409", "It has ended", "problem")],
+        ..GET
+    },
     Operation { path: "/status", summary: "Sources, lag, watermarks, checkpoints, state", ..GET },
 ];
 
@@ -176,6 +211,9 @@ pub fn document() -> Value {
         if let Some(summary) = paths.get_mut(&one).and_then(|path| path.pointer_mut("/get/summary")) {
             *summary = json!(format!("A registered {}", kind.singular()));
         }
+        let parameters = &[DRY_RUN, ALLOW_BREAKING, IF_MATCH];
+        let remove = Operation { method: "delete", summary: "Remove it", parameters, answers: REMOVAL, ..GET };
+        add(&mut paths, one, &remove);
     }
     json!({
         "openapi": "3.1.0",
@@ -270,16 +308,19 @@ fn schemas() -> Value {
         "plan": object(json!({
             "revision": whole(),
             "changes": list(object(json!({
-                "kind": text(), "name": text(), "change": { "enum": ["create", "update", "delete"] },
+                "kind": text(), "name": text(), "change": { "enum": ["create", "update", "delete", "rename"] },
+                "renamed_from": text(),
                 "feature": { "type": ["string", "null"] }, "summary": { "type": ["string", "null"] },
                 "cost": object(json!({
                     "build": { "enum": ["none", "column", "rebuild"] },
-                    "history_rows": { "type": ["integer", "null"] }, "state_bytes": { "type": ["integer", "null"] },
+                    "history_rows": { "type": ["integer", "null"] }, "entities": { "type": ["integer", "null"] },
+                    "state_bytes": { "type": ["integer", "null"] },
                 })),
                 "breaks": list(text()),
             }))),
             "warnings": list(text()),
         })),
+        "rollback": object(json!({ "revision": whole() })),
         "pushed": object(json!({
             "accepted": whole(), "dead_lettered": whole(), "position": whole(),
             "errors": list(object(json!({ "line": whole(), "reason": text() }))),

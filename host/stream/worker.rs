@@ -185,7 +185,7 @@ impl Worker {
                 let record = batch.records[refusal.row as usize];
                 let feature = &layout.features[refusal.feature];
                 self.letters.push(Letter {
-                    source: routed.source.clone(),
+                    source: routed.lineage.clone(),
                     partition: 0,
                     position: places.position(record),
                     sub_row: batch.sub_rows[refusal.row as usize],

@@ -88,7 +88,7 @@ impl ProjectHost {
             let checkpoints = stopped.checkpoints.with_sources(next.lineages());
             live.online.prepare(&joined.compiled.layout);
             let compiled = joined.compiled.clone();
-            let is_fresh = joined.fresh.iter().any(|features| !features.is_empty());
+            let is_fresh = joined.fresh.contains(&true);
             // Nothing waits for state that is stored already.
             let stored_after = is_fresh.then(|| checkpoints.epoch());
             let parts = self.parts(live, joined, checkpoints, &positions, clocks, stopped.said, logs);

@@ -103,6 +103,7 @@ enum Action {
     Lookup(lookup::LookupArgs),
     /// Build the state of views from their sources' files, for lookups and for the stream to go on from.
     Materialize(batch::MaterializeArgs),
+    Rebuild(batch::RebuildArgs),
     /// Write every known entity's values at an instant, computed by batch.
     Snapshot(batch::SnapshotArgs),
     /// Make a training set: for each label the features as they were at its time.
@@ -124,7 +125,7 @@ enum Action {
 }
 
 /// Commands of the interface that later versions bring.
-const LATER: [&str; 17] = [
+const LATER: [&str; 16] = [
     "init",
     "source",
     "test",
@@ -132,7 +133,6 @@ const LATER: [&str; 17] = [
     "resume",
     "stream",
     "topics",
-    "rebuild",
     "explain",
     "compact",
     "sql",
@@ -270,6 +270,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Action::Push(args) => push::run(&args, &global),
         Action::Lookup(args) => lookup::run(&args, &global),
         Action::Materialize(args) => batch::materialize(&args, &global),
+        Action::Rebuild(args) => batch::rebuild(&args, &global),
         Action::Snapshot(args) => batch::snapshot(&args, &global),
         Action::Historical(args) => batch::historical(&args, &global),
         Action::Verify(args) => batch::verify(&args, &global),

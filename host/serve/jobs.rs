@@ -3,14 +3,16 @@
 use super::extract::{Params, answer, ok, read_json};
 use super::{App, Problem};
 use crate::decode::parse_rfc3339;
-use crate::platform::{BatchError, BatchRequest, BatchSettings, PlatformError, Progress, ProjectHost};
+use crate::platform::{
+    BatchError, BatchRequest, BatchSettings, MaterializeRequest, PlatformError, Progress, ProjectHost,
+};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -64,6 +66,17 @@ enum Request {
         timestamp: Option<String>,
         out: PathBuf,
     },
+    Materialize {
+        #[serde(default)]
+        views: Vec<String>,
+        #[serde(default)]
+        from: Option<String>,
+        #[serde(default)]
+        to: Option<String>,
+    },
+    Rebuild {
+        view: String,
+    },
 }
 
 /// `POST /jobs`: 202 with the id.
@@ -79,6 +92,8 @@ pub async fn post_job(
         Request::Verify { .. } => "verify",
         Request::Snapshot { .. } => "snapshot",
         Request::Historical { .. } => "historical",
+        Request::Materialize { .. } => "materialize",
+        Request::Rebuild { .. } => "rebuild",
     };
     let job = Arc::new(Job {
         kind,
@@ -183,14 +198,17 @@ fn run(host: &ProjectHost, request: &Request, job: &Arc<Job>) -> Result<Option<V
         seen.total.fetch_max(progress.total, Ordering::Relaxed);
     });
     let settings = BatchSettings { cancelled: job.cancelled.clone(), ..BatchSettings::new(std::env::temp_dir()) };
-    let instant = |text: &String| {
-        parse_rfc3339(text.as_bytes())
-            .map_err(|reason| Problem::unprocessable(format!("as_of `{text}`: {reason}")).at("/as_of"))
+    let instant = |name: &str, text: &Option<String>| {
+        let parsed = text.as_ref().map(|text| parse_rfc3339(text.as_bytes()));
+        parsed.transpose().map_err(|reason| {
+            let text = text.as_deref().unwrap_or_default();
+            Problem::unprocessable(format!("{name} `{text}`: {reason}")).at(format!("/{name}"))
+        })
     };
     let done = match request {
         Request::Verify { views } => host.verify(views, &settings, progress).map(serde_json::to_value),
         Request::Snapshot { view, as_of, out } => {
-            let as_of_us = as_of.as_ref().map(instant).transpose()?;
+            let as_of_us = instant("as_of", as_of)?;
             let request = BatchRequest { settings, progress };
             host.snapshot(view, as_of_us, out, request).map(serde_json::to_value)
         }
@@ -198,6 +216,15 @@ fn run(host: &ProjectHost, request: &Request, job: &Arc<Job>) -> Result<Option<V
             let timestamp = timestamp.as_deref().unwrap_or("event_timestamp");
             let request = BatchRequest { settings, progress };
             host.historical(entities, features, timestamp, out, request).map(serde_json::to_value)
+        }
+        Request::Materialize { views, from, to } => {
+            let (from_us, to_us) = (instant("from", from)?, instant("to", to)?);
+            let request = MaterializeRequest { views: views.clone(), from_us, to_us };
+            host.materialize(&request, &BatchRequest { settings, progress }).map(serde_json::to_value)
+        }
+        Request::Rebuild { view } => {
+            let views = BTreeSet::from([view.clone()]);
+            host.rebuild(&views, &BatchRequest { settings, progress }).map(serde_json::to_value)
         }
     };
     match done {

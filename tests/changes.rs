@@ -189,7 +189,7 @@ impl Life {
     }
 
     fn try_apply(&self) -> Result<(), PlatformError> {
-        let options = ApplyOptions { allow_breaking: true, ..ApplyOptions::default() };
+        let options = ApplyOptions { allow_breaking: true, prune: true, ..ApplyOptions::default() };
         let platform = self.platform();
         let proposal = platform.plan(PROJECT, &self.read(), &options)?;
         platform.apply(PROJECT, &proposal).map(drop)

@@ -97,7 +97,7 @@ fn every_command_is_listed_with_what_it_does() {
 fn what_is_typed_wrong_is_said_with_its_remedy() {
     let directory = shop();
     std::fs::write(directory.path().join("wrong.yaml"), DEFINITIONS.replace("std.sum", "std.summ")).unwrap();
-    let cases: [(&[&str], i32, &str); 17] = [
+    let cases: [(&[&str], i32, &str); 16] = [
         (&["aply", "shop"], 2, "error: there is no command `aply`; did you mean `apply`?\n"),
         (&["explain", "x"], 2, "error: `onefold explain` is not in this version yet\n"),
         (&["plan", "nowhere"], 2, "error: nowhere: there is no such directory\n"),
@@ -108,11 +108,6 @@ fn what_is_typed_wrong_is_said_with_its_remedy() {
             "error: `http://x` is no server: only this machine can be reached",
         ),
         (&["plan", "shop", "--context", "x"], 2, "error: there is no context `x`; there is none yet\n"),
-        (
-            &["materialize", "--server", "http://127.0.0.1:1"],
-            2,
-            "error: `onefold materialize` works on the data themselves",
-        ),
         (&["dev", "shop", "--server", "http://127.0.0.1:1"], 2, "error: `onefold dev` works on the data themselves"),
         (&["jobs", "list"], 2, "error: jobs live in the process that runs them, and none holds these data"),
         (&["dev", "shop", "--listen", "0.0.0.0:6566"], 2, "error: cannot listen at 0.0.0.0:6566: whoever reaches it"),

@@ -129,8 +129,8 @@ impl Rename {
 }
 
 impl Project {
-    /// The project under the names it had before these renames, done one after the other; and the renames that were
-    /// anything, as they look from their end.
+    /// Does renames one after the other, where there is something to rename and the new name is free. Gives what that
+    /// comes to in all: documents, then features under the new names of their views.
     pub fn renamed_by(&mut self, renames: &[Rename]) -> Vec<Rename> {
         let mut done: Vec<Rename> = Vec::new();
         for rename in renames {
@@ -160,6 +160,11 @@ impl Project {
             }
         }
         done.retain(|rename| rename.from != rename.to);
+        // As an apply notes them: features under the new names of their views, after these.
+        done.sort_by_key(|rename| match rename.what {
+            Renamed::Document(kind) => (false, Some(kind)),
+            Renamed::Feature { .. } => (true, None),
+        });
         done
     }
 }

@@ -220,7 +220,8 @@ impl Target {
 }
 
 impl Built {
-    pub fn project(&self) -> &Arc<Project> {
+    /// What it is built for.
+    pub fn project(&self) -> &Project {
         &self.target.project
     }
 

@@ -4,7 +4,7 @@
 
 use super::history::Pins;
 use super::{Live, ProjectHost};
-use crate::define::{Build, FeatureView, Project, entity_table};
+use crate::define::{Build, Cost, Feature, FeatureView, Project, entity_table};
 use crate::registry::Proposal;
 use crate::rows::TableLayout;
 use crate::stream::TableStatus;
@@ -32,10 +32,22 @@ impl ProjectHost {
             if change.cost.build == Build::None {
                 continue;
             }
+            let table = entity_table(project, view);
+            // What a revision has retired is folded on for a while.
+            let folded = |feature: &Feature| {
+                let of_table = tables.iter().filter(|(layout, _)| Some(layout.entity_table) == table);
+                let mut features = of_table.flat_map(|(layout, _)| &layout.features);
+                features.any(|other| other.fingerprint == feature.fingerprint)
+            };
+            let mut built =
+                view.features.iter().filter(|feature| change.feature.as_ref().is_none_or(|name| *name == feature.name));
+            if built.all(folded) {
+                change.cost = Cost::default();
+                continue;
+            }
             let read =
                 rows.entry(view.source.clone()).or_insert_with(|| self.rows_of(live.as_deref(), project, &view.source));
             change.cost.history_rows = Some(*read);
-            let table = entity_table(project, view);
             let known = tables.iter().find(|(layout, _)| Some(layout.entity_table) == table);
             let alike = || tables.iter().find(|(layout, _)| has_keys_of(live.as_deref(), layout, project, view));
             // Without rows there are no entities, whatever the table.

@@ -361,13 +361,19 @@ impl ProjectHost {
         Ok(())
     }
 
-    /// Waits until a lookup sees every record of the source below `position`.
+    /// Waits until a lookup sees every record of the source below `position`, under whatever name it is read by then.
     pub fn wait_served(&self, source: &str, position: u64, timeout: Duration) -> bool {
+        let lineage =
+            self.live().ok().and_then(|live| Some(live.revision.project.sources.get(source)?.lineage.clone()));
+        let lineage = lineage.as_deref().unwrap_or(source);
         // Counted by what was waited, not by the clock: that one may stand still.
         let mut left = timeout;
         loop {
             let slice = WAIT_SLICE.min(left);
-            let running = self.stream().as_ref().map(|stream| stream.wait_served(source, position, slice));
+            let running = self.stream().as_ref().map(|stream| {
+                let name = stream.project().source_of_lineage(lineage).map_or(source, |source| &source.name);
+                stream.wait_served(name, position, slice)
+            });
             match running {
                 Some(true) => return true,
                 Some(false) => {}

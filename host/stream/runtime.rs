@@ -231,6 +231,11 @@ impl Stream {
         Ok(Stream { shared, reader: Some(reader), workers, project, compiled, tables, logs })
     }
 
+    /// What it folds for.
+    pub fn project(&self) -> &Project {
+        &self.project
+    }
+
     /// Waits until a lookup sees every record below `position`; false when that took longer than `timeout`.
     pub fn wait_served(&self, source: &str, position: u64, timeout: Duration) -> bool {
         let served = self.shared.served();

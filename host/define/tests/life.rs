@@ -105,6 +105,13 @@ fn everything_renamed_is_renamed_and_nothing_is_built() {
     assert_eq!(back.plan.breaks(), Vec::<&str>::new());
     assert_eq!(back.project, before);
 
+    // And there and back again: what a rollback renamed is undone like any other.
+    bench.commit(&back);
+    let forth = plan_rollback(&bench.registry, 2, &ApplyOptions::default()).unwrap();
+    assert_eq!(signs(&forth), signs(&proposal));
+    assert_eq!(forth.plan.breaks(), Vec::<&str>::new());
+    bench.commit(&forth);
+
     // Another source may have the old name, and shares nothing with the first.
     let proposal = bench.plan(SHOP.split("---").next().unwrap()).unwrap();
     assert_eq!(proposal.project.sources["orders"].lineage, "orders-2");

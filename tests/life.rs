@@ -285,6 +285,7 @@ fn a_rollback_brings_back_what_was_and_nobody_is_overtaken_unseen() {
     }
     let told = rollback(one, "?dry_run=true", &[]);
     assert_eq!((told.status, &told.body["changes"][0]["feature"]), (200, &json!("sold")), "{}", told.body);
+    assert_eq!(told.body["changes"][0]["cost"]["build"], "none", "what was retired is folded on: {}", told.body);
     let told = rollback(one, "", &[("if-match", "\"2\"")]);
     assert_eq!((told.status, &told.body["revision"]), (200, &json!(3)), "{}", told.body);
     assert_eq!(columns(&server, "model"), before);
@@ -433,17 +434,19 @@ fn a_job_is_cancelled_between_two_batches() {
     put_ok(&server, SHOP, "");
     let events: Vec<String> = (0..100_000).map(|number| event(&format!("i{number}"), number, 1.0)).collect();
     push(&server, "orders", &events.iter().map(String::as_str).collect::<Vec<_>>());
-    let told = server.send("POST", &format!("{PROJECT}/jobs"), JSON, br#"{"kind": "verify"}"#);
-    let path = format!("{PROJECT}/jobs/{}", told.body["id"].as_str().unwrap());
-    let told = server.send("DELETE", &path, &[], b"");
-    assert_eq!((told.status, &told.body["state"]), (202, &json!("cancelling")), "{}", told.body);
-    let ended = || Some(server.get(&path).body).filter(|job| job["state"] != "cancelling");
-    let job = (0..6000).find_map(|_| {
-        std::thread::sleep(Duration::from_millis(5));
-        ended()
-    });
-    assert_eq!(job.unwrap()["state"], "cancelled");
-    assert_eq!(server.send("DELETE", &path, &[], b"").status, 409);
+    for body in [r#"{"kind": "verify"}"#, r#"{"kind": "rebuild", "view": "items"}"#] {
+        let told = server.send("POST", &format!("{PROJECT}/jobs"), JSON, body.as_bytes());
+        let path = format!("{PROJECT}/jobs/{}", told.body["id"].as_str().unwrap());
+        let told = server.send("DELETE", &path, &[], b"");
+        assert_eq!((told.status, &told.body["state"]), (202, &json!("cancelling")), "{}", told.body);
+        let ended = || Some(server.get(&path).body).filter(|job| job["state"] != "cancelling");
+        let job = (0..6000).find_map(|_| {
+            std::thread::sleep(Duration::from_millis(5));
+            ended()
+        });
+        assert_eq!(job.unwrap()["state"], "cancelled", "{body}");
+        assert_eq!(server.send("DELETE", &path, &[], b"").status, 409);
+    }
     assert_eq!(verified(&server), 400_000);
     push(&server, "orders", &[&event("a", 2, 1.5)]);
 }

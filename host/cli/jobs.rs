@@ -7,7 +7,7 @@ use super::{Failure, Global, print};
 use serde_json::Value;
 use std::process::ExitCode;
 
-/// Work that runs in the process that holds the data: verify, snapshots, training sets.
+/// Work that runs in the process that holds the data: materialize, rebuild, verify, snapshots, training sets.
 #[derive(clap::Args)]
 #[command(after_help = "Example: onefold jobs list")]
 pub struct JobsArgs {

@@ -73,6 +73,7 @@ fn every_command_is_listed_with_what_it_does() {
         "dev",
         "generate",
         "udf",
+        "test",
         "module",
         "plan",
         "apply",

@@ -11,6 +11,7 @@ mod command_line;
 mod crash;
 mod letters;
 mod modules;
+mod own_tests;
 mod paths;
 mod reference;
 mod serve;

@@ -4,11 +4,13 @@
 
 mod apply;
 mod batch;
+mod cases;
 mod client;
 mod dev;
 mod first_rows;
 pub mod generate;
 mod get;
+mod junit;
 mod letters;
 mod lookup;
 mod module;
@@ -16,6 +18,7 @@ mod outline;
 mod progress;
 mod push;
 mod table;
+mod test;
 mod udf;
 mod udf_cases;
 mod udf_flags;
@@ -76,6 +79,8 @@ enum Action {
     Generate(generate::GenerateArgs),
     /// Write and try UDFs.
     Udf(udf::UdfArgs),
+    /// Run the tests of definitions on every path.
+    Test(test::TestArgs),
     /// Modules on the platform.
     Module(module::ModuleArgs),
     /// Say what definitions would change, and what each change costs.
@@ -109,10 +114,9 @@ enum Action {
 }
 
 /// Commands of the interface that later versions bring.
-const LATER: [&str; 22] = [
+const LATER: [&str; 21] = [
     "init",
     "source",
-    "test",
     "delete",
     "revisions",
     "rollback",
@@ -220,6 +224,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Action::Serve(args) => dev::serve(&args, &global),
         Action::Generate(args) => generated(&args, &global),
         Action::Udf(args) => udf::run(&args, &global),
+        Action::Test(args) => test::run(&args, &global),
         Action::Module(args) => module::run(&args, &global),
         Action::Plan(args) => apply::plan(&args, &global),
         Action::Apply(args) => apply::apply(&args, &global),

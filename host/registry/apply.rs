@@ -22,6 +22,8 @@ pub struct ApplyOptions {
     pub allow_breaking: bool,
     /// `If-Match`: the revision that the caller has seen.
     pub expected: Option<u64>,
+    /// The registry is made up for this run: a module that is not beside the definitions is nowhere, and errors say so.
+    pub alone: bool,
 }
 
 /// What an apply would do: everything is decided, nothing is written.
@@ -57,6 +59,7 @@ pub fn plan_apply(
     }
     let live = live.map(|revision| revision.project);
     let mut catalog = Catalog::new(registry, cache);
+    catalog.alone = options.alone;
     catalog.stage(STANDARD, standard.to_vec())?;
     let mut own = BTreeSet::new();
     for file in module_files(definitions)? {

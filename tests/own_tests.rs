@@ -71,9 +71,12 @@ fn shop(tests: &str) -> tempfile::TempDir {
     directory
 }
 
+/// Its name, its attributes, its text.
+type Element = (String, Vec<(String, String)>, String);
+
 /// The elements of a document with their attributes and, for those that hold text alone, the text. Panics where it is
 /// not well formed.
-fn elements(xml: &str) -> Vec<(String, Vec<(String, String)>, String)> {
+fn elements(xml: &str) -> Vec<Element> {
     let plain = |text: &str| {
         assert!(!text.contains('<') && text.split('&').skip(1).all(|part| part.contains(';')), "{text}");
         let text = [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&apos;", "'"), ("&#10;", "\n"), ("&#9;", "\t")]
@@ -108,12 +111,12 @@ fn elements(xml: &str) -> Vec<(String, Vec<(String, String)>, String)> {
     found
 }
 
-fn attribute<'a>(element: &'a (String, Vec<(String, String)>, String), name: &str) -> &'a str {
+fn attribute<'a>(element: &'a Element, name: &str) -> &'a str {
     let found = element.1.iter().find(|(one, _)| one == name);
     found.map_or_else(|| panic!("{element:?} has no {name}"), |(_, value)| value.as_str())
 }
 
-fn junit(path: &Path) -> Vec<(String, Vec<(String, String)>, String)> {
+fn junit(path: &Path) -> Vec<Element> {
     elements(&std::fs::read_to_string(path).unwrap())
 }
 

@@ -119,6 +119,25 @@ impl Runner {
         Ok(outcome)
     }
 
+    /// Sets what lookups expect to what this way gives: every value of their views, and nothing else.
+    pub fn fill(&self, suite: &mut Suite, way: &Way) -> Result<(), CaseError> {
+        let project = suite.proposal.project.clone();
+        for lookup in suite.tests.iter_mut().flat_map(|test| &mut test.lookups) {
+            let columns = crate::serve::lookup::value_columns(&project, &lookup.view).unwrap_or_default();
+            lookup.expect = columns.into_iter().map(|column| (column, Value::Null)).collect();
+            (lookup.features, lookup.status, lookup.valid_until_us) = (None, None, None);
+        }
+        // Whatever is not null differs from what is expected now.
+        for Difference { file, line, feature, found, .. } in self.run(suite, way)?.differences {
+            let tests = suite.tests.iter_mut().filter(|test| test.file == file);
+            let mut lookups = tests.flat_map(|test| &mut test.lookups);
+            if let Some(lookup) = lookups.find(|lookup| lookup.line == line) {
+                lookup.expect.insert(feature, found);
+            }
+        }
+        Ok(())
+    }
+
     /// A registry that has the runner's modules and no revision.
     fn registry(&self, storage: Arc<dyn Storage>) -> Result<Registry, CaseError> {
         let registry = Registry::of(storage, PROJECT)?;

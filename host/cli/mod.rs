@@ -10,6 +10,7 @@ mod dev;
 mod first_rows;
 pub mod generate;
 mod get;
+mod init;
 mod junit;
 mod letters;
 mod lookup;
@@ -17,6 +18,7 @@ mod module;
 mod outline;
 mod progress;
 mod push;
+mod source;
 mod table;
 mod test;
 mod udf;
@@ -73,6 +75,8 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Action {
+    /// Begin a project, from data of your own.
+    Init(init::InitArgs),
     /// Run everything in one process: apply definitions, take pushes, stream, serve.
     Dev(dev::DevArgs),
     /// Make the canonical rows, as files or live.
@@ -93,6 +97,8 @@ enum Action {
     Get(get::GetArgs),
     /// Send a file's events to a source's stream.
     Push(push::PushArgs),
+    /// What comes in: a look at a source's rows.
+    Source(source::SourceArgs),
     /// Look features up, once, for people.
     Lookup(lookup::LookupArgs),
     /// Build the state of views from their sources' files, for lookups and for the stream to go on from.
@@ -114,9 +120,7 @@ enum Action {
 }
 
 /// Commands of the interface that later versions bring.
-const LATER: [&str; 21] = [
-    "init",
-    "source",
+const LATER: [&str; 19] = [
     "delete",
     "revisions",
     "rollback",
@@ -224,6 +228,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Action::Serve(args) => dev::serve(&args, &global),
         Action::Generate(args) => generated(&args, &global),
         Action::Udf(args) => udf::run(&args, &global),
+        Action::Init(args) => init::run(&args, &global),
         Action::Test(args) => test::run(&args, &global),
         Action::Module(args) => module::run(&args, &global),
         Action::Plan(args) => apply::plan(&args, &global),
@@ -231,6 +236,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Action::Schema(args) => get::schema(&args, &global),
         Action::Get(args) => get::get(&args, &global),
         Action::Push(args) => push::run(&args, &global),
+        Action::Source(args) => source::run(&args, &global),
         Action::Lookup(args) => lookup::run(&args, &global),
         Action::Materialize(args) => batch::materialize(&args, &global),
         Action::Snapshot(args) => batch::snapshot(&args, &global),

@@ -2,7 +2,7 @@
 
 use super::definitions::{self, DocumentKind};
 use super::extract::{Params, ok};
-use super::{App, Problem, events, features, jobs, letters, modules, openapi};
+use super::{App, Problem, events, features, jobs, letters, modules, openapi, peek};
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
@@ -39,13 +39,14 @@ pub(super) fn routes() -> Vec<(String, MethodRouter<App>)> {
         ("/v1/schema".to_owned(), get(definitions::get_schema)),
         ("/v1/projects".to_owned(), get(letters::get_projects)),
     ];
-    let in_project: [(&str, MethodRouter<App>); 15] = [
+    let in_project: [(&str, MethodRouter<App>); 16] = [
         ("/modules", get(modules::get_modules).post(modules::post_module)),
         ("/modules/{name}", get(modules::get_module)),
         ("/modules/{name}/{version}", get(modules::get_module_version).delete(modules::delete_module_version)),
         ("/definitions", put(definitions::put_definitions).get(definitions::get_definitions)),
         ("/revisions", get(definitions::get_revisions)),
         ("/sources/{name}/events", post(events::post_events)),
+        ("/sources/{name}/peek", get(peek::get_peek)),
         ("/features", post(features::post_features)),
         ("/feature-views/{name}/values", get(features::get_values)),
         ("/feature-views/{name}/pause", post(later)),

@@ -51,6 +51,8 @@ fn without_data_a_project_with_sample_events_runs() {
     }
     assert!(dev.stop().success());
     here(directory.path(), &["verify"], 0);
+    let second = here(directory.path(), &["init", "other"], 0);
+    assert!(second.contains("onefold push events other/events.jsonl --project other\n"), "{second}");
     let again = here(directory.path(), &["init", "shop"], 2);
     assert!(
         again.contains("shop: there are definitions already, shop.yaml among them: name another directory"),
@@ -58,11 +60,11 @@ fn without_data_a_project_with_sample_events_runs() {
     );
 }
 
-const EVENTS: &str = r##"{"eventTime": 1767225600000, "userId": "u 1", "order": {"unitPrice": 2.5, "tags": ["a"]}, "n": 1, "raw": 1, "x.y": 1, "void": null}
+const EVENTS: &str = r##"{"eventTime": 1609459200000, "userId": "u 1", "order": {"unitPrice": 2.5, "tags": ["a"]}, "n": 1, "raw": 1, "x.y": 1, "void": null}
 not json
-{"eventTime": 1767225660000, "userId": "u2", "order": {"unitPrice": 3, "tags": []}, "n": 18446744073709551615, "raw": "x", "no": "yes"}
+{"eventTime": 1609459260000, "userId": "u2", "order": {"unitPrice": 3, "tags": []}, "n": 18446744073709551615, "raw": "x", "no": "yes"}
 
-{"eventTime": 1767225720000, "userId": "u 1", "order": {"unitPrice": 1.5}, "raw": {"k": 1}, "no": "#:\u0085'\"", "created": "2026-01-01T00:00:00Z"}
+{"eventTime": 1609459320000, "userId": "u 1", "order": {"unitPrice": 1.5}, "raw": {"k": 1}, "no": "#:\u0085'\"", "created": "2026-01-01T00:00:00Z"}
 {"eventTime": null, "userId": "u 1"}
 "##;
 
@@ -78,6 +80,7 @@ fn a_schema_is_read_from_lines_of_json() {
         "  key   user_id: it is named as keys are, and its values repeat: 2 values in 4 rows",
         "  left out: x.y: its name has characters that no path into an event can hold",
         "  left out: void: always null, so that nobody can tell its type",
+        "the newest row is of 2021-01-01: windows look back from the moment of a lookup, and give null or 0 today",
         "onefold push my_events My-Events.jsonl",
         "onefold lookup user_stats 'user_id=u 1'",
     ] {

@@ -87,7 +87,7 @@ fn rows_are_shown_as_they_are_read_with_what_could_not_be() {
         "  {\"at\":\"2026-01-02T00:00:00Z\",\"item\":\"b\",\"line\":{\"count\":\"two\"}}",
         "0:2 is no row (decode): the text is no JSON object",
         "  nothing",
-        "0:3 is no row (future): `at` is 9000-01-02T00:00:00Z, more than 1h (max_future) after its arrival",
+        "0:3 is no row (future): `at` is 9000-01-02T00:00:00Z, more than 1 h (max_future) after its arrival",
     ] {
         assert!(lines.iter().any(|one| one.starts_with(line)), "`{line}` is missing in\n{}", shown.out);
     }

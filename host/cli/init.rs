@@ -77,7 +77,7 @@ pub fn run(args: &InitArgs, global: &Global) -> anyhow::Result<ExitCode> {
     write(&args.dir, &files)?;
     match global.json {
         true => print(&as_json(&draft, &files).to_string())?,
-        false => print(&as_text(&draft, &files, &args.dir))?,
+        false => print(&as_text(&draft, &files, &args.dir, global))?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -204,7 +204,13 @@ fn as_json(draft: &Draft, files: &[(PathBuf, String)]) -> Value {
     })
 }
 
-fn as_text(draft: &Draft, files: &[(PathBuf, String)], dir: &Path) -> String {
+/// Whether other projects have data here: then commands must be told which is meant.
+fn others_live(data: &Path, name: &str) -> bool {
+    let projects = std::fs::read_dir(data.join("projects"));
+    projects.is_ok_and(|mut projects| projects.any(|project| project.is_ok_and(|project| project.file_name() != *name)))
+}
+
+fn as_text(draft: &Draft, files: &[(PathBuf, String)], dir: &Path, global: &Global) -> String {
     let mut lines = vec![format!("{} of {}", counted(draft.data.rows, "row"), draft.shown)];
     let keys = draft.key_columns().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ");
     let time = draft.time_column().map_or("", |column| column.name.as_str());
@@ -228,23 +234,32 @@ fn as_text(draft: &Draft, files: &[(PathBuf, String)], dir: &Path) -> String {
         "with source `{}` ({} columns), entity `{}`, view `{}` ({} features) and a test of the first rows",
         draft.source, counts.0, draft.entity, draft.view, counts.1
     ));
+    if let Some(newest) = draft.newest_us().filter(|_| draft.is_forgotten_at(global.clock.now_us())) {
+        lines.push(format!(
+            "the newest row is of {}: windows look back from the moment of a lookup, and give null or 0 today",
+            time_text(newest).unwrap_or_default().get(..10).unwrap_or_default()
+        ));
+    }
     lines.push("next".to_owned());
     let dir = quoted(&dir.display().to_string());
+    let others = others_live(&global.settings.data, &draft.name);
+    let project = if others { format!(" --project {}", draft.name) } else { String::new() };
     let mut steps = vec![(format!("onefold test {dir}"), "")];
     match draft.batch {
         None => {
             steps.push((format!("onefold dev {dir}"), "leave it running; then, in another terminal here:"));
-            steps.push((format!("onefold push {} {}", draft.source, quoted(&draft.shown)), ""));
+            steps.push((format!("onefold push {} {}{project}", draft.source, quoted(&draft.shown)), ""));
         }
         Some(_) => {
             steps.push((format!("onefold apply {dir}"), ""));
-            steps.push(("onefold materialize".to_owned(), "reads the history"));
+            steps.push((format!("onefold materialize{project}"), "reads the history"));
             steps.push((format!("onefold dev {dir}"), "leave it running; then, in another terminal here:"));
         }
     }
     let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let entity = draft.entity_values.iter().map(|(name, value)| quoted(&format!("{name}={}", plain(value))));
-    steps.push((format!("onefold lookup {} {}", draft.view, entity.collect::<Vec<_>>().join(" ")), ""));
+    let entity = entity.collect::<Vec<_>>().join(" ");
+    steps.push((format!("onefold lookup {} {entity}{project}", draft.view), ""));
     let width = steps.iter().map(|(step, _)| step.chars().count()).max().unwrap_or(0);
     for (step, said) in steps {
         let said = if said.is_empty() { String::new() } else { format!("  # {said}") };

@@ -58,6 +58,8 @@ pub struct Seen {
     pub most: Option<f64>,
     /// Of texts, in bytes.
     pub longest: usize,
+    /// Of texts that are times.
+    pub newest_us: Option<i64>,
     /// A value, for people.
     pub example: Option<String>,
     distinct: BTreeSet<String>,
@@ -156,7 +158,10 @@ impl Seen {
             Value::String(text) => {
                 self.texts += 1;
                 self.longest = self.longest.max(text.len());
-                self.times += u64::from(parse_rfc3339(text.as_bytes()).is_ok());
+                if let Ok(time_us) = parse_rfc3339(text.as_bytes()) {
+                    self.times += 1;
+                    self.newest_us = self.newest_us.max(Some(time_us));
+                }
                 self.specials += u64::from(matches!(text.as_str(), "NaN" | "Infinity" | "-Infinity"));
             }
             Value::Object(_) => self.objects += 1,

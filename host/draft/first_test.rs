@@ -121,14 +121,31 @@ fn entity_of(draft: &Draft, row: &Map<String, Value>) -> Vec<(String, Value)> {
 
 /// The time that a value of a column says.
 fn time_us(column: &Column, value: &Value) -> Option<i64> {
-    let unit_us = match column.type_name {
+    match value {
+        Value::String(text) => parse_rfc3339(text.as_bytes()).ok(),
+        number => Some((number.as_f64()? * unit_us(column)) as i64),
+    }
+}
+
+/// Microseconds of one of a column's numbers, where they are times.
+fn unit_us(column: &Column) -> f64 {
+    match column.type_name {
         "timestamp_s" => 1e6,
         "timestamp_ms" => 1e3,
         _ => 1.0,
-    };
-    match value {
-        Value::String(text) => parse_rfc3339(text.as_bytes()).ok(),
-        number => Some((number.as_f64()? * unit_us) as i64),
+    }
+}
+
+impl Draft {
+    /// Event time of the newest row that was read.
+    pub fn newest_us(&self) -> Option<i64> {
+        let column = self.time_column()?;
+        column.seen.newest_us.or_else(|| Some((column.seen.most? * unit_us(column)) as i64))
+    }
+
+    /// Whether windows that look back from this instant see nothing of the data any more.
+    pub fn is_forgotten_at(&self, now_us: i64) -> bool {
+        !self.data.more && self.newest_us().is_some_and(|newest| newest.saturating_add(FORGOTTEN_US) < now_us)
     }
 }
 

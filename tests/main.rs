@@ -5,6 +5,7 @@
 mod bad_input;
 mod batch;
 mod cases;
+mod changes;
 mod chaos;
 mod claims;
 mod command_line;

@@ -6,7 +6,6 @@ use super::fold_exec::Wanted;
 use super::run::Run;
 use super::settings::{BatchHost, Rows};
 use super::slice::Slice;
-use super::table_values::no_view;
 use crate::define::Digest;
 use crate::rows::Layout;
 use arrow::array::{Array, AsArray};
@@ -16,7 +15,7 @@ use std::sync::atomic::Ordering;
 
 /// Takes states, entity by entity, table after table.
 pub trait StateSink {
-    /// `cells`: for each feature of the table, in its order, the persisted cell; empty where no row took part.
+    /// `cells`: for each feature of the table that was asked for, the persisted cell; empty where no row took part.
     fn entity(&mut self, table: usize, key: &[u8], newest_us: i64, cells: &[&[u8]]) -> Result<(), BatchError>;
 }
 
@@ -24,8 +23,8 @@ pub trait StateSink {
 pub struct MaterializeAsk<'a> {
     /// Where tables and features have their numbers.
     pub layout: &'a Layout,
-    /// All views of the sources of these are folded.
-    pub views: BTreeSet<String>,
+    /// For each table, the features that are folded, ascending; a table without is left out.
+    pub features: &'a [Vec<usize>],
 }
 
 /// What the states were made of.
@@ -44,29 +43,30 @@ pub struct Materialized {
 }
 
 impl BatchHost<'_> {
-    /// Folds files and log rows of every table of these views' sources, and gives each entity's state to `sink`.
-    /// Entities of one table come in no order.
+    /// Folds files and log rows of the tables, and gives each entity's state to `sink`. Entities of one table come
+    /// in no order.
     pub fn materialize(
         &self,
         ask: &MaterializeAsk<'_>,
         rows: &Rows,
         sink: &mut dyn StateSink,
     ) -> Result<Materialized, BatchError> {
-        let mut sources = BTreeSet::new();
-        for view in &ask.views {
-            sources.insert(&ask.layout.views.get(view).ok_or_else(|| no_view(view))?.source);
-        }
         let mut rows = rows.clone();
         let mut done = Materialized::default();
         for (number, table) in ask.layout.tables.iter().enumerate() {
             let source = &ask.layout.spaces[table.space].source;
-            if !sources.contains(source) {
+            let features = &ask.features[number];
+            if features.is_empty() {
                 continue;
             }
             let views =
                 ask.layout.views.values().filter(|view| view.columns.iter().any(|column| column.table == number));
+            let views = views.filter(|view| {
+                view.columns.iter().any(|column| column.table == number && features.contains(&column.table_feature))
+            });
             let views: BTreeSet<String> = views.map(|view| view.name.clone()).collect();
-            let fingerprints: Vec<Digest> = table.features.iter().map(|feature| feature.fingerprint).collect();
+            let fingerprints: Vec<Digest> =
+                features.iter().map(|feature| table.features[*feature].fingerprint).collect();
             let wanted = fingerprints.iter().copied().collect();
             let slice = Slice::of(self.project, &views, &wanted, self.prepare)?;
             let of_slice: Vec<Digest> =

@@ -1,18 +1,12 @@
 //! `onefold verify`, `snapshot`, `historical` and `materialize`: the commands that read all of the history.
 
-use super::client::{Reach, owner, platform_settings};
+use super::client::Reach;
 use super::first_rows::first_rows;
 use super::progress::rows_bar;
 use super::{Failure, Global, note, print};
-use crate::batch::{BatchSettings, Progress, Refusals};
-use crate::decode::parse_rfc3339;
-use crate::platform::{MaterializeRequest, Platform, module_cache};
-use crate::registry::Registry;
-use crate::storage::DataLock;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 const POLL: Duration = Duration::from_millis(50);
@@ -63,6 +57,14 @@ pub struct HistoricalArgs {
     /// Print so many of its rows.
     #[arg(long, value_name = "ROWS", default_value_t = 0)]
     show: usize,
+}
+
+/// Build a view's state again from the rows that it is made of, beside what is served.
+#[derive(clap::Args)]
+#[command(after_help = "Example: onefold rebuild product_stats")]
+pub struct RebuildArgs {
+    /// The feature view.
+    view: String,
 }
 
 /// Build the state of views from their sources' files, for lookups and for the stream to go on from.
@@ -146,52 +148,21 @@ pub fn historical(args: &HistoricalArgs, global: &Global) -> anyhow::Result<Exit
 }
 
 pub fn materialize(args: &MaterializeArgs, global: &Global) -> anyhow::Result<ExitCode> {
-    let instant = |text: &Option<String>| {
-        let parse = |text: &String| {
-            parse_rfc3339(text.as_bytes()).map_err(|reason| Failure::Input(format!("`{text}`: {reason}")))
-        };
-        text.as_ref().map(parse).transpose()
-    };
-    let request =
-        MaterializeRequest { views: args.views.clone(), from_us: instant(&args.from)?, to_us: instant(&args.to)? };
-    let lock = DataLock::acquire(&global.settings.data, &owner("onefold materialize", None))?;
-    let storage = global.storage()?;
-    let project = match &global.project {
-        Some(project) => project.clone(),
-        None => match Registry::projects(storage.as_ref())?.as_slice() {
-            [only] => only.clone(),
-            [] => return Err(Failure::Input("there is no project yet: `onefold apply DIR` makes one".into()).into()),
-            several => {
-                return Err(Failure::Input(format!(
-                    "say which project with --project: there are {}",
-                    several.join(", ")
-                ))
-                .into());
-            }
-        },
-    };
-    let platform = Platform::at_rest(platform_settings(global), storage, global.clock.clone(), module_cache()?);
-    let bar = rows_bar(0, global.progress);
-    let shown = bar.clone();
-    let progress = Arc::new(move |progress: Progress| {
-        shown.set_length(progress.total);
-        shown.set_position(progress.rows);
-    });
-    let refusals = Arc::new(Refusals::default());
-    let mut batch = BatchSettings::new(std::env::temp_dir());
-    batch.memory_limit_bytes = batch.memory_limit_bytes.min(global.settings.memory_bytes);
-    let done = platform.host(&project)?.materialize(&request, batch, refusals.clone(), progress);
-    bar.finish_and_clear();
-    let done = done?;
-    let refused = refusals.summary();
-    if refused.total() > 0 {
-        let first = refused.examples.first().map(ToString::to_string).unwrap_or_default();
-        note(&format!("warning: {} rows took no part, the first: {first}", refused.total()));
-    }
-    drop(lock);
+    let request = json!({ "kind": "materialize", "views": args.views, "from": args.from, "to": args.to });
+    built(&run_job(global, "onefold materialize", &request)?, global)
+}
+
+pub fn rebuild(args: &RebuildArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    let request = json!({ "kind": "rebuild", "view": args.view });
+    built(&run_job(global, "onefold rebuild", &request)?, global)
+}
+
+fn built(done: &Value, global: &Global) -> anyhow::Result<ExitCode> {
+    refused_rows(done);
+    let views: Vec<&str> = done["views"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     match global.json {
-        true => print(&serde_json::to_string(&done)?)?,
-        false => print(&format!("{} entities of {} from {} files", done.entities, done.views.join(", "), done.files))?,
+        true => print(&done.to_string())?,
+        false => print(&format!("{} entities of {} from {} files", done["entities"], views.join(", "), done["files"]))?,
     }
     Ok(ExitCode::SUCCESS)
 }

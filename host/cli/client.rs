@@ -182,6 +182,7 @@ pub fn open_platform_over(global: &Global, storage: Arc<dyn Storage>) -> anyhow:
 pub fn platform_settings(global: &Global) -> PlatformSettings {
     PlatformSettings {
         groups: global.settings.groups,
+        keep_revisions_us: PlatformSettings::default().keep_revisions_us,
         threads: global.settings.threads,
         checkpoint_every_us: global.settings.checkpoint_every_us,
         idle_us: global.settings.idle_us,

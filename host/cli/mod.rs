@@ -103,6 +103,7 @@ enum Action {
     Lookup(lookup::LookupArgs),
     /// Build the state of views from their sources' files, for lookups and for the stream to go on from.
     Materialize(batch::MaterializeArgs),
+    Rebuild(batch::RebuildArgs),
     /// Write every known entity's values at an instant, computed by batch.
     Snapshot(batch::SnapshotArgs),
     /// Make a training set: for each label the features as they were at its time.
@@ -120,7 +121,7 @@ enum Action {
 }
 
 /// Commands of the interface that later versions bring.
-const LATER: [&str; 19] = [
+const LATER: [&str; 18] = [
     "delete",
     "revisions",
     "rollback",
@@ -128,7 +129,6 @@ const LATER: [&str; 19] = [
     "resume",
     "stream",
     "topics",
-    "rebuild",
     "explain",
     "jobs",
     "compact",
@@ -239,6 +239,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Action::Source(args) => source::run(&args, &global),
         Action::Lookup(args) => lookup::run(&args, &global),
         Action::Materialize(args) => batch::materialize(&args, &global),
+        Action::Rebuild(args) => batch::rebuild(&args, &global),
         Action::Snapshot(args) => batch::snapshot(&args, &global),
         Action::Historical(args) => batch::historical(&args, &global),
         Action::Verify(args) => batch::verify(&args, &global),

@@ -28,6 +28,27 @@ pub trait OnlineStore: Send + Sync {
     fn read(&self, table: &Digest, fingerprints: &[Digest], keys: &Keys) -> Result<OnlineRows, OnlineError>;
 }
 
+/// A store that forgets: for folding of which only the state, or what is refused, is wanted.
+pub struct Nowhere;
+
+impl OnlineStore for Nowhere {
+    fn write(&self, _: &OnlineBatch<'_>) -> Result<(), OnlineError> {
+        Ok(())
+    }
+
+    fn remove(&self, _: &Digest, _: &[OnlineEntity<'_>]) -> Result<(), OnlineError> {
+        Ok(())
+    }
+
+    fn set_clock(&self, _: &Digest, _: &[u32], _: i64) -> Result<(), OnlineError> {
+        Ok(())
+    }
+
+    fn read(&self, table: &Digest, _: &[Digest], _: &Keys) -> Result<OnlineRows, OnlineError> {
+        Err(OnlineError::UnknownTable(*table))
+    }
+}
+
 /// A store that cannot be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum OnlineError {

@@ -73,8 +73,14 @@ impl ProjectHost {
         let BatchRequest { settings, progress } = request;
         let host = BatchHost { project, prepare: &prepare, settings, refusals: refusals.clone(), progress };
         let done = run(&host, &rows)?;
+        Ok(BatchDone::new(done, &refusals))
+    }
+}
+
+impl<T> BatchDone<T> {
+    pub(super) fn new(done: T, refusals: &Refusals) -> BatchDone<T> {
         let refused: RefusalSummary = refusals.summary();
         let shown = refused.examples.iter().take(REFUSED_SHOWN).map(ToString::to_string);
-        Ok(BatchDone { done, refused_rows: refused.total(), refused: shown.collect() })
+        BatchDone { done, refused_rows: refused.total(), refused: shown.collect() }
     }
 }

@@ -51,16 +51,15 @@ pub struct Replayed {
 impl Live {
     /// Whether what refused the letter's row is still there: then the row is in no value of it.
     pub fn is_open(&self, letter: &Letter) -> bool {
-        let tables = &self.compiled.layout.tables;
+        let layout = &self.compiled.layout;
+        let mut columns = layout.views.values().flat_map(|view| &view.columns);
         match &letter.refused_by {
             RefusedBy::All => {
                 let source = self.revision.project.sources.get(&letter.source);
                 source.is_some_and(|source| letter.intake == Some(intake(source)))
             }
-            RefusedBy::Table(digest) => tables.iter().any(|table| table.entity_table == *digest),
-            RefusedBy::Feature(fingerprint) => {
-                tables.iter().flat_map(|table| &table.features).any(|feature| feature.fingerprint == *fingerprint)
-            }
+            RefusedBy::Table(digest) => columns.any(|column| layout.tables[column.table].entity_table == *digest),
+            RefusedBy::Feature(fingerprint) => columns.any(|column| column.fingerprint == *fingerprint),
         }
     }
 

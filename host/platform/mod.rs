@@ -1,6 +1,8 @@
 //! Everything of one process over one data directory: its projects, each with its registry, logs, stream and values.
 
 mod batch;
+mod build;
+mod cut_over;
 mod error;
 mod history;
 mod letters;
@@ -41,6 +43,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 pub struct PlatformSettings {
     /// Of a project whose first checkpoint is still to come; later it must be what it was.
     pub groups: Groups,
+    /// How long what a revision retired is folded on, so that a rollback needs no history.
+    pub keep_revisions_us: i64,
     /// Folding threads a project.
     pub threads: usize,
     pub checkpoint_every_us: i64,
@@ -54,6 +58,7 @@ impl Default for PlatformSettings {
     fn default() -> PlatformSettings {
         PlatformSettings {
             groups: Groups::default(),
+            keep_revisions_us: 3_600_000_000,
             threads: 2,
             checkpoint_every_us: 5_000_000,
             idle_us: 60_000_000,
@@ -143,9 +148,25 @@ impl Platform {
         Ok(plan_apply(&self.registry(project)?, &self.modules, STD_WASM, definitions, options)?)
     }
 
-    /// Makes a proposal live: folds what is new from the log's beginning, commits the revision, serves it.
+    /// Makes a proposal live: builds what is new beside what runs, commits the revision, serves it.
     pub fn apply(&self, project: &str, proposal: &Proposal) -> Result<Revision, PlatformError> {
-        self.host(project)?.apply(proposal)
+        self.apply_watched(project, proposal, Arc::new(|_| ()))
+    }
+
+    /// The same, telling how far what is read for it is.
+    pub fn apply_watched(
+        &self,
+        project: &str,
+        proposal: &Proposal,
+        progress: Arc<dyn Fn(Progress) + Send + Sync>,
+    ) -> Result<Revision, PlatformError> {
+        self.host(project)?.apply(proposal, &BatchRequest { settings: self.batch_settings(), progress })
+    }
+
+    fn batch_settings(&self) -> BatchSettings {
+        let mut settings = BatchSettings::new(std::env::temp_dir());
+        settings.memory_limit_bytes = settings.memory_limit_bytes.min(self.settings.memory_bytes);
+        settings
     }
 
     pub fn push_module(&self, project: &str, name: &str, bytes: &[u8]) -> Result<Put, PlatformError> {

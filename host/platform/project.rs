@@ -5,7 +5,7 @@ use crate::clock::Clock;
 use crate::decode::JsonDecoder;
 use crate::define::{Project, UdfUse};
 use crate::online::{EmbeddedStore, OnlineStore};
-use crate::registry::{ModuleCache, Proposal, Registry, Revision, commit};
+use crate::registry::{ModuleCache, Registry, Revision};
 use crate::route::Groups;
 use crate::source::{Append, IdempotencyKey, LogSettings, PushLog, Records};
 use crate::storage::Storage;
@@ -43,11 +43,15 @@ pub struct ProjectHost {
     storage: Arc<dyn Storage>,
     clock: Arc<dyn Clock>,
     settings: PlatformSettings,
-    live: RwLock<Option<Arc<Live>>>,
+    pub(super) live: RwLock<Option<Arc<Live>>>,
     logs: Mutex<BTreeMap<String, Arc<PushLog>>>,
     stream: Mutex<Option<Stream>>,
     /// What the last stream said when it was stopped.
     said: Mutex<StreamStatus>,
+    /// Held by whoever changes what is live, from the first look at it to the last.
+    pub(super) changing: Mutex<()>,
+    /// Held while what the stream folds is not what is live.
+    pub(super) cutting: Mutex<()>,
 }
 
 /// The answer to a push: what is durable now.
@@ -98,6 +102,8 @@ impl ProjectHost {
             logs: Mutex::default(),
             stream: Mutex::default(),
             said: Mutex::default(),
+            changing: Mutex::default(),
+            cutting: Mutex::default(),
         }
     }
 
@@ -133,47 +139,8 @@ impl ProjectHost {
         }
     }
 
-    /// Makes a proposal live. Lookups go on being answered from the old revision until the new one is whole; pushes
-    /// go on being taken, and are folded once it is. When anything fails the old revision runs on.
-    pub(super) fn apply(&self, proposal: &Proposal) -> Result<Revision, PlatformError> {
-        let mut stream = self.stream();
-        if proposal.plan.changes.is_empty()
-            && let Ok(live) = self.live()
-            && live.revision.number == proposal.base
-        {
-            return Ok(commit(&self.registry, &self.modules, proposal, self.clock.now_us())?);
-        }
-        if stream.is_some() {
-            self.halt(&mut stream)?;
-        }
-        // A module that is not registered yet is found by its digest once it has been uploaded.
-        let upload = crate::registry::upload_modules(&self.registry, &self.modules, proposal);
-        let next = Revision {
-            number: proposal.base + 1,
-            created_at_us: self.clock.now_us(),
-            project: proposal.project.clone(),
-        };
-        let applied = upload.map_err(PlatformError::from).and_then(|()| {
-            self.run(&mut stream, next, |created_at_us| {
-                self.storage.crash_point("before the revision")?;
-                Ok(commit(&self.registry, &self.modules, proposal, created_at_us).map(drop)?)
-            })
-        });
-        match applied {
-            Ok(()) => Ok(self.live()?.revision.clone()),
-            Err(error) => {
-                if stream.is_none()
-                    && let Some(revision) = self.registry.newest()?
-                {
-                    self.run(&mut stream, revision, |_| Ok(()))?;
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// Brings a revision's state up, commits, and starts folding.
-    fn run(
+    /// Brings a revision's state up from what is stored, commits, and starts folding.
+    pub(super) fn run(
         &self,
         stream: &mut Option<Stream>,
         revision: Revision,
@@ -184,6 +151,7 @@ impl ProjectHost {
         let prepare = |udf: &UdfUse, inputs: &[Field]| self.prepare(udf, inputs);
         let recovery = Recovery {
             project: project.clone(),
+            earlier: self.earlier(&revision)?,
             storage: self.storage.clone(),
             clock: self.clock.clone(),
             logs: logs.clone(),
@@ -211,7 +179,7 @@ impl ProjectHost {
         Ok(())
     }
 
-    fn on_demand_udfs(&self, project: &Project) -> Result<BTreeMap<(String, String), Udf>, PlatformError> {
+    pub(super) fn on_demand_udfs(&self, project: &Project) -> Result<BTreeMap<(String, String), Udf>, PlatformError> {
         let mut udfs = BTreeMap::new();
         for view in project.on_demand_feature_views.values() {
             for feature in &view.features {
@@ -229,6 +197,19 @@ impl ProjectHost {
 
     pub(super) fn clock(&self) -> &dyn Clock {
         self.clock.as_ref()
+    }
+
+    pub(super) fn clock_handle(&self) -> Arc<dyn Clock> {
+        self.clock.clone()
+    }
+
+    pub(super) fn modules(&self) -> &ModuleCache {
+        &self.modules
+    }
+
+    /// How long what a revision retired is folded on.
+    pub(super) fn keep_revisions_us(&self) -> i64 {
+        self.settings.keep_revisions_us
     }
 
     pub(super) fn groups(&self) -> Groups {
@@ -254,14 +235,15 @@ impl ProjectHost {
         &self,
         look: impl FnOnce(&Live, &Stopped) -> Result<T, PlatformError>,
     ) -> Result<T, PlatformError> {
+        let _cutting = self.cutting.lock().unwrap_or_else(PoisonError::into_inner);
         let mut stream = self.stream();
         let live = self.live()?;
         let stopped = self.halt(&mut stream)?;
         let seen = look(&live, &stopped);
         let positions = stopped.positions.iter();
         let parts = StreamParts {
-            project: Arc::new(live.revision.project.clone()),
-            compiled: live.compiled.clone(),
+            project: stopped.project,
+            compiled: stopped.compiled,
             online: live.online.clone(),
             logs: self.open_logs(&live.revision.project)?,
             storage: self.storage.clone(),
@@ -272,13 +254,14 @@ impl ProjectHost {
             clocks: stopped.clocks,
             letters: Vec::new(),
             said: stopped.said,
+            fresh: Vec::new(),
         };
         *stream = Some(Stream::start(parts, self.stream_settings())?);
         seen
     }
 
     /// Stops the stream at a stored barrier. When that cannot be stored, a stream goes on from the last one.
-    fn halt(&self, stream: &mut Option<Stream>) -> Result<Stopped, PlatformError> {
+    pub(super) fn halt(&self, stream: &mut Option<Stream>) -> Result<Stopped, PlatformError> {
         let running = stream.take().ok_or_else(|| {
             PlatformError::Unavailable(format!("the stream of project `{}` is not running", self.name()))
         })?;
@@ -297,7 +280,7 @@ impl ProjectHost {
         Ok(stopped)
     }
 
-    fn stream_settings(&self) -> StreamSettings {
+    pub(super) fn stream_settings(&self) -> StreamSettings {
         StreamSettings {
             threads: self.settings.threads.max(1),
             checkpoint_every_us: self.settings.checkpoint_every_us,
@@ -404,7 +387,7 @@ impl ProjectHost {
         Ok(self.live()?.online.clone())
     }
 
-    fn stream(&self) -> MutexGuard<'_, Option<Stream>> {
+    pub(super) fn stream(&self) -> MutexGuard<'_, Option<Stream>> {
         self.stream.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -24,6 +24,8 @@ const READ_BYTES: usize = 4 << 20;
 /// What is needed to bring a project's state up.
 pub struct Recovery<'a> {
     pub project: Arc<Project>,
+    /// What revisions before it had, whose state is folded on.
+    pub earlier: Vec<Project>,
     pub storage: Arc<dyn Storage>,
     pub clock: Arc<dyn Clock>,
     pub logs: BTreeMap<String, Arc<PushLog>>,
@@ -36,14 +38,19 @@ pub struct Recovery<'a> {
     pub progress: &'a dyn Fn(u64, u64),
 }
 
-/// The row sets that the stored state of a project has: what new definitions go on from.
+/// What the stored state of a project is, as far as every group that has a checkpoint holds it: what new definitions
+/// go on from. In the order of the newest checkpoint, in which what it replaces comes last.
 pub fn stored_tables(checkpoints: &Checkpoints) -> Vec<TableRecord> {
-    let mut records: Vec<TableRecord> = Vec::new();
-    for record in checkpoints.manifests().flat_map(|manifest| &manifest.tables) {
-        if !records.contains(record) {
-            records.push(record.clone());
+    let mut manifests = checkpoints.manifests();
+    let mut records = manifests.next().map(|manifest| manifest.tables.clone()).unwrap_or_default();
+    for manifest in manifests {
+        for record in &mut records {
+            let others = manifest.tables.iter().filter(|other| other.id == record.id);
+            let held: BTreeSet<Digest> = others.flat_map(|other| other.fingerprints.iter().copied()).collect();
+            record.fingerprints.retain(|fingerprint| held.contains(fingerprint));
         }
     }
+    records.retain(|record| !record.fingerprints.is_empty());
     records
 }
 
@@ -53,7 +60,14 @@ pub fn stored_tables(checkpoints: &Checkpoints) -> Vec<TableRecord> {
 pub fn layout_over(project: &Project, records: &[TableRecord]) -> Result<Layout, PlatformError> {
     let mut moved = BTreeSet::new();
     loop {
-        let layout = layout_without(project, records, &moved)?;
+        let row_set = |source: &Source, feature: &Feature| {
+            let of_log = || RowSet { source: source.lineage.clone(), files: None };
+            match moved.contains(&feature.fingerprint) {
+                true => of_log(),
+                false => standing_row_set(records, source, feature).unwrap_or_else(of_log),
+            }
+        };
+        let layout = Layout::of(project, row_set).map_err(|error| PlatformError::Invalid(error.to_string()))?;
         let known = moved.len();
         for table in layout.tables.iter().filter(|table| table.row_set.files.is_some()) {
             let of_table = |record: &&TableRecord| record.id == table.id;
@@ -68,24 +82,40 @@ pub fn layout_over(project: &Project, records: &[TableRecord]) -> Result<Layout,
     }
 }
 
-fn layout_without(
-    project: &Project,
-    records: &[TableRecord],
-    moved: &BTreeSet<Digest>,
-) -> Result<Layout, PlatformError> {
-    let row_set = |source: &Source, feature: &Feature| {
-        if moved.contains(&feature.fingerprint) {
-            return RowSet { source: source.lineage.clone(), files: None };
+/// What the state of a feature is made of, if there is any.
+pub fn standing_row_set(records: &[TableRecord], source: &Source, feature: &Feature) -> Option<RowSet> {
+    let mut of_source = records.iter().filter(|record| record.row_set.source == source.lineage);
+    let holding = of_source.find(|record| record.fingerprints.contains(&feature.fingerprint));
+    holding.map(|record| record.row_set.clone())
+}
+
+/// Adds what earlier revisions read and this one does not, as far as there is state of it and the sources still have
+/// all that it is made of.
+pub fn keep_earlier(layout: &mut Layout, project: &Project, earlier: &[Project], records: &[TableRecord]) {
+    for before in earlier {
+        for view in before.feature_views.values() {
+            let Some(old) = before.sources.get(&view.source) else { continue };
+            let goes_on = |source: &&Source| {
+                source.lineage == old.lineage
+                    && (source.push, &source.event_time, source.max_future_us)
+                        == (old.push, &old.event_time, old.max_future_us)
+                    && source.transforms == old.transforms
+                    && old.columns.iter().all(|column| source.columns.contains(column))
+            };
+            let Some(source) = project.sources.values().find(goes_on) else { continue };
+            let mut view = view.clone();
+            view.features.retain(|feature| standing_row_set(records, source, feature).is_some());
+            let row_set = |source: &Source, feature: &Feature| {
+                let of_log = || RowSet { source: source.lineage.clone(), files: None };
+                standing_row_set(records, source, feature).unwrap_or_else(of_log)
+            };
+            // What cannot be laid out any more is let go: a rollback to it builds it again.
+            let mut wider = layout.clone();
+            if wider.keep(source, &view, &row_set).is_ok() {
+                *layout = wider;
+            }
         }
-        let of_source = records.iter().filter(|record| record.row_set.source == source.lineage);
-        let mut holding = of_source.filter(|record| record.fingerprints.contains(&feature.fingerprint));
-        let with_files = holding.clone().find(|record| record.row_set.files.is_some());
-        match with_files.or_else(|| holding.next()) {
-            Some(record) => record.row_set.clone(),
-            None => RowSet { source: source.lineage.clone(), files: None },
-        }
-    };
-    Layout::of(project, row_set).map_err(|error| PlatformError::Invalid(error.to_string()))
+    }
 }
 
 impl Recovery<'_> {
@@ -93,8 +123,13 @@ impl Recovery<'_> {
     pub fn run(self) -> Result<(StreamParts, Arc<EmbeddedStore>), PlatformError> {
         let checkpoints =
             Checkpoints::open(self.storage.clone(), &self.project.name, self.writer.clone(), self.groups)?;
-        let layout = layout_over(&self.project, &stored_tables(&checkpoints))?;
-        let compiled = Arc::new(Compiled::new(layout, self.groups, self.prepare)?);
+        let records = stored_tables(&checkpoints);
+        let layout = layout_over(&self.project, &records)?;
+        let mut wider = layout.clone();
+        keep_earlier(&mut wider, &self.project, &self.earlier, &records);
+        let compiled = Compiled::new(wider, self.groups, self.prepare)
+            .or_else(|_| Compiled::new(layout, self.groups, self.prepare))
+            .map(Arc::new)?;
         let built = built_features(&checkpoints, &compiled);
         let mut groups = Vec::new();
         for group in self.groups.all() {
@@ -134,6 +169,7 @@ impl Recovery<'_> {
             clocks,
             letters,
             said: StreamStatus::default(),
+            fresh: Vec::new(),
         };
         Ok((parts, online))
     }
@@ -186,19 +222,42 @@ impl Recovery<'_> {
             for (bounds, until) in router.bounds.iter_mut().zip(&until) {
                 *bounds = Bounds { from: 0, until: *until };
             }
-            let mut reader = log.reader(log.first_position())?;
-            while reader.position() < end {
-                let mut batches = reader.next(READ_BYTES, Duration::ZERO)?;
-                if batches.is_empty() {
-                    break;
-                }
-                batches.retain(|batch| batch.first_position < end);
-                let routed = router.route(&batches)?;
-                worker.rows(&routed, &Places::new(&batches)).map_err(StreamError::from)?;
-                letters.extend(routed.letters.into_iter().filter(|letter| wanted.contains(&letter.refused_by)));
-                letters.append(&mut worker.letters);
-                (self.progress)(reader.position().min(end), end);
+            let stretch = Stretch { log, from: log.first_position(), until: end };
+            letters.extend(stretch.fold(worker, &mut router, &wanted, self.progress)?);
+        }
+        Ok(letters)
+    }
+}
+
+/// Records of a log, for features that are built.
+pub struct Stretch<'a> {
+    pub log: &'a PushLog,
+    pub from: u64,
+    pub until: u64,
+}
+
+impl Stretch<'_> {
+    /// Folds the records and gives the letters that are about what is `wanted`.
+    pub fn fold(
+        &self,
+        worker: &mut Worker,
+        router: &mut Router,
+        wanted: &BTreeSet<RefusedBy>,
+        progress: &dyn Fn(u64, u64),
+    ) -> Result<Vec<Letter>, PlatformError> {
+        let mut letters = Vec::new();
+        let mut reader = self.log.reader(self.from)?;
+        while reader.position() < self.until {
+            let mut batches = reader.next(READ_BYTES, Duration::ZERO)?;
+            if batches.is_empty() {
+                break;
             }
+            batches.retain(|batch| batch.first_position < self.until);
+            let routed = router.route(&batches)?;
+            worker.rows(&routed, &Places::new(&batches)).map_err(StreamError::from)?;
+            letters.extend(routed.letters.into_iter().filter(|letter| wanted.contains(&letter.refused_by)));
+            letters.append(&mut worker.letters);
+            progress(reader.position().min(self.until), self.until);
         }
         Ok(letters)
     }
@@ -206,7 +265,7 @@ impl Recovery<'_> {
 
 /// What letters of a build may be about: the features that are built. Where all of a source are, its intake may be
 /// another than before.
-fn new_things(compiled: &Compiled, source: &str, missing: &[Vec<usize>]) -> BTreeSet<RefusedBy> {
+pub fn new_things(compiled: &Compiled, source: &str, missing: &[Vec<usize>]) -> BTreeSet<RefusedBy> {
     let mut things = BTreeSet::from([RefusedBy::All]);
     for (table, missing) in compiled.layout.tables.iter().zip(missing) {
         if compiled.layout.spaces[table.space].source != source {

@@ -99,6 +99,17 @@ pub fn plan_apply(
     })
 }
 
+impl Proposal {
+    /// An error when something would stop working, and that is not allowed.
+    pub fn check_breaks(&self) -> Result<(), RegistryError> {
+        let breaks = self.plan.breaks();
+        match breaks.is_empty() || self.allow_breaking {
+            true => Ok(()),
+            false => Err(RegistryError::Breaks(breaks.into_iter().map(str::to_owned).collect())),
+        }
+    }
+}
+
 /// Makes a proposal live: uploads its modules, then creates its revision. A conflict when someone else was faster.
 /// A proposal without changes gives back the live revision.
 pub fn commit(
@@ -107,10 +118,7 @@ pub fn commit(
     proposal: &Proposal,
     now_us: i64,
 ) -> Result<Revision, RegistryError> {
-    let breaks = proposal.plan.breaks();
-    if !breaks.is_empty() && !proposal.allow_breaking {
-        return Err(RegistryError::Breaks(breaks.into_iter().map(str::to_owned).collect()));
-    }
+    proposal.check_breaks()?;
     upload_modules(registry, cache, proposal)?;
     match proposal.plan.changes.is_empty() && proposal.base > 0 {
         true => registry.revision(proposal.base),

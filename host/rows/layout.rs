@@ -141,17 +141,19 @@ impl Layout {
         let mut layout = Layout::default();
         for view in project.feature_views.values() {
             if let Some(source) = project.sources.get(&view.source) {
-                layout.add_view(source, view, &row_set)?;
+                let laid_out = layout.lay_out(source, view, &row_set)?;
+                layout.views.insert(view.name.clone(), laid_out);
             }
         }
         Ok(layout)
     }
 
-    /// For each table, the views that read it.
+    /// For each table, the views that read it; `retired` where none does any more.
     pub fn table_names(&self) -> Vec<String> {
         let name = |table: usize| {
             let reads = |view: &&ViewLayout| view.columns.iter().any(|column| column.table == table);
-            self.views.values().filter(reads).map(|view| view.name.as_str()).collect::<Vec<_>>().join("+")
+            let names: Vec<&str> = self.views.values().filter(reads).map(|view| view.name.as_str()).collect();
+            if names.is_empty() { "retired".to_owned() } else { names.join("+") }
         };
         (0..self.tables.len()).map(name).collect()
     }
@@ -165,12 +167,22 @@ impl Layout {
             }
     }
 
-    fn add_view(
+    /// Adds the tables and features of a view that nobody reads any more, so that they are folded on.
+    pub fn keep(
         &mut self,
         source: &Source,
         view: &FeatureView,
         row_set: &impl Fn(&Source, &Feature) -> RowSet,
     ) -> Result<(), UnknownColumn> {
+        self.lay_out(source, view, row_set).map(drop)
+    }
+
+    fn lay_out(
+        &mut self,
+        source: &Source,
+        view: &FeatureView,
+        row_set: &impl Fn(&Source, &Feature) -> RowSet,
+    ) -> Result<ViewLayout, UnknownColumn> {
         let (mut space, mut names) = self.source_space(source);
         let find = |names: &BTreeMap<String, usize>, column: &str| {
             names.get(column).copied().ok_or_else(|| UnknownColumn { view: view.name.clone(), column: column.into() })
@@ -226,7 +238,7 @@ impl Layout {
                 });
             }
         }
-        let layout = ViewLayout {
+        Ok(ViewLayout {
             name: view.name.clone(),
             join_keys: view.join_keys.clone(),
             columns,
@@ -235,9 +247,7 @@ impl Layout {
             right_exclusive: view.right_exclusive,
             online: view.online,
             source: view.source.clone(),
-        };
-        self.views.insert(view.name.clone(), layout);
-        Ok(())
+        })
     }
 
     /// The space of the source's own rows, and its columns by name.

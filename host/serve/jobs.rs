@@ -3,14 +3,14 @@
 use super::extract::{Params, answer, ok, read_json};
 use super::{App, Problem};
 use crate::decode::parse_rfc3339;
-use crate::platform::{BatchRequest, BatchSettings, Progress, ProjectHost};
+use crate::platform::{BatchRequest, BatchSettings, MaterializeRequest, Progress, ProjectHost};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -56,6 +56,17 @@ enum Request {
         timestamp: Option<String>,
         out: PathBuf,
     },
+    Materialize {
+        #[serde(default)]
+        views: Vec<String>,
+        #[serde(default)]
+        from: Option<String>,
+        #[serde(default)]
+        to: Option<String>,
+    },
+    Rebuild {
+        view: String,
+    },
 }
 
 /// `POST /jobs`: 202 with the id.
@@ -71,6 +82,8 @@ pub async fn post_job(
         Request::Verify { .. } => "verify",
         Request::Snapshot { .. } => "snapshot",
         Request::Historical { .. } => "historical",
+        Request::Materialize { .. } => "materialize",
+        Request::Rebuild { .. } => "rebuild",
     };
     let job =
         Arc::new(Job { kind, project, rows: AtomicU64::new(0), total: AtomicU64::new(0), ended: Mutex::new(None) });
@@ -145,14 +158,17 @@ fn run(host: &ProjectHost, request: &Request, job: &Arc<Job>) -> Result<Value, P
         seen.total.fetch_max(progress.total, Ordering::Relaxed);
     });
     let settings = BatchSettings::new(std::env::temp_dir());
-    let instant = |text: &String| {
-        parse_rfc3339(text.as_bytes())
-            .map_err(|reason| Problem::unprocessable(format!("as_of `{text}`: {reason}")).at("/as_of"))
+    let instant = |name: &str, text: &Option<String>| {
+        let parsed = text.as_ref().map(|text| parse_rfc3339(text.as_bytes()));
+        parsed.transpose().map_err(|reason| {
+            let text = text.as_deref().unwrap_or_default();
+            Problem::unprocessable(format!("{name} `{text}`: {reason}")).at(format!("/{name}"))
+        })
     };
     let told = match request {
         Request::Verify { views } => serde_json::to_value(host.verify(views, &settings, progress)?),
         Request::Snapshot { view, as_of, out } => {
-            let as_of_us = as_of.as_ref().map(instant).transpose()?;
+            let as_of_us = instant("as_of", as_of)?;
             let request = BatchRequest { settings, progress };
             serde_json::to_value(host.snapshot(view, as_of_us, out, request)?)
         }
@@ -160,6 +176,15 @@ fn run(host: &ProjectHost, request: &Request, job: &Arc<Job>) -> Result<Value, P
             let timestamp = timestamp.as_deref().unwrap_or("event_timestamp");
             let request = BatchRequest { settings, progress };
             serde_json::to_value(host.historical(entities, features, timestamp, out, request)?)
+        }
+        Request::Materialize { views, from, to } => {
+            let (from_us, to_us) = (instant("from", from)?, instant("to", to)?);
+            let request = MaterializeRequest { views: views.clone(), from_us, to_us };
+            serde_json::to_value(host.materialize(&request, &BatchRequest { settings, progress })?)
+        }
+        Request::Rebuild { view } => {
+            let views = BTreeSet::from([view.clone()]);
+            serde_json::to_value(host.rebuild(&views, &BatchRequest { settings, progress })?)
         }
     };
     told.map_err(|error| Problem::internal(error.to_string()))

@@ -62,6 +62,52 @@ impl EntityTable {
         }
     }
 
+    /// The same entities with other columns: for each one its window, and the column that it was (none: it is empty
+    /// as yet). All entities count as changed, so that the next checkpoint holds the new columns.
+    pub fn reshape(mut self, columns: &[(Window, Option<usize>)]) -> EntityTable {
+        let before = self.windows.len();
+        let mut cells = Vec::with_capacity(self.entities.len() * columns.len());
+        for number in 0..self.entities.len() {
+            let old = &mut self.cells[number * before..(number + 1) * before];
+            cells.extend(
+                columns.iter().map(|(_, was)| was.map_or(Cell::default(), |was| std::mem::take(&mut old[was]))),
+            );
+            for dropped in old {
+                self.arena.remove(&mut dropped.head);
+                self.arena.remove(&mut dropped.tail);
+            }
+        }
+        self.windows = columns.iter().map(|(window, _)| *window).collect();
+        self.cells = cells;
+        let known: Vec<EntityNumber> = self.numbers().collect();
+        known.into_iter().for_each(|number| self.mark_dirty(number));
+        self
+    }
+
+    /// Takes the cells of these columns from a table of the same rows and shape. Entities that only the other knows
+    /// were dropped here; they are taken too where they are kept for longer from now on (`grown`).
+    pub fn absorb(&mut self, columns: &[usize], other: &EntityTable, grown: bool) {
+        for number in other.numbers() {
+            let hash = other.entities[number as usize].hash;
+            let own = match self.find(other.key(number), hash) {
+                Some(own) => own,
+                None if grown => self.insert(other.key(number), hash),
+                None => continue,
+            };
+            self.touch(own, other.newest_us(number));
+            self.mark_dirty(own);
+            for column in columns {
+                self.set_head(*column, own, other.head(*column, number));
+                self.set_tail(*column, own, other.tail(*column, number));
+            }
+        }
+    }
+
+    /// Whether the number is an entity's now.
+    pub fn is_known(&self, number: EntityNumber) -> bool {
+        self.entities.get(number as usize).is_some_and(|entity| entity.key != Slice::EMPTY)
+    }
+
     #[inline]
     fn cell(&self, column: usize, number: EntityNumber) -> usize {
         number as usize * self.windows.len() + column

@@ -9,17 +9,15 @@ use super::runtime::StreamError;
 use super::steps::Steps;
 use super::worker::{GroupState, Worker};
 use crate::define::Source;
-use crate::online::EmbeddedStore;
+use crate::online::Nowhere;
 use crate::source::LogBatch;
 use std::sync::Arc;
 
 /// The letters that these records of a source would be given today. They need not follow each other in the log.
 pub fn judge(compiled: &Arc<Compiled>, source: &Source, records: &[LogBatch]) -> Result<Vec<Letter>, StreamError> {
     let steps = Arc::new(Steps::untimed());
-    let online = EmbeddedStore::new(compiled.groups);
-    online.prepare(&compiled.layout);
     let groups = compiled.groups.all().map(|group| GroupState::new(group, compiled)).collect();
-    let mut worker = Worker::new(compiled.clone(), Arc::new(online), 0, groups, steps.clone());
+    let mut worker = Worker::new(compiled.clone(), Arc::new(Nowhere), 0, groups, steps.clone());
     let mut router = Router::new(compiled.clone(), source, 1, steps).map_err(RouteError::from)?;
     let routed = router.route(records)?;
     worker.rows(&routed, &Places::new(records))?;

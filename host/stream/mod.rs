@@ -16,7 +16,7 @@ pub use fold_table::{FeatureRefusal, FoldTableError, GroupTables, TableFold, Tou
 pub use judge::judge;
 pub use letter::{Letter, Reason, RefusedBy, load as load_letters, store as store_letters};
 pub use router::{Bounds, Places, RouteError, Routed, RoutedTable, Router};
-pub use runtime::{Stopped, Stream, StreamError, StreamParts, StreamSettings};
+pub use runtime::{Stopped, Stream, StreamError, StreamParts, StreamSettings, Watch};
 pub use status::{SourceStatus, StreamStatus, TableStatus};
 pub use steps::{Lap, Step, Steps};
 pub use worker::{GroupState, Worker, clocks_of, split_groups, table_records};

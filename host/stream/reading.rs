@@ -46,6 +46,8 @@ pub(super) struct Reader {
     pub checkpoints: Checkpoints,
     pub letters: Vec<Letter>,
     pub changed: bool,
+    /// What was built when this stream began is stored soon, and its letters can be read.
+    pub urgent: bool,
     /// When a checkpoint was stored last, or tried.
     pub checkpointed_at_us: u64,
     pub unstored: Option<Unstored>,
@@ -100,8 +102,6 @@ impl Reader {
 
     fn read_until_stopped(&mut self) -> Result<(), StreamError> {
         self.checkpointed_at_us = self.clock.monotonic_us();
-        // What was built when this stream began is stored soon, and its letters can be read.
-        let mut built = !self.letters.is_empty();
         while !self.shared.stop.load(Ordering::SeqCst) {
             let mut read = false;
             for number in 0..self.sources.len() {
@@ -112,8 +112,8 @@ impl Reader {
             }
             let since_us = self.clock.monotonic_us().saturating_sub(self.checkpointed_at_us);
             let wanted = (self.changed || self.unstored.is_some()) && self.is_level();
-            if wanted && (built || since_us as i64 >= self.settings.checkpoint_every_us) {
-                built = false;
+            if wanted && (self.urgent || since_us as i64 >= self.settings.checkpoint_every_us) {
+                self.urgent = false;
                 self.checkpoint().or_else(|error| self.try_again_later(error))?;
             }
         }

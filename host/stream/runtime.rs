@@ -45,6 +45,9 @@ pub struct StreamParts {
     pub letters: Vec<Letter>,
     /// What the stream before this one said: its counts go on.
     pub said: StreamStatus,
+    /// For each table, the features of `groups` that the online store does not have yet: they are written while the
+    /// stream runs, and a checkpoint is stored at once.
+    pub fresh: Vec<Vec<usize>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +94,8 @@ pub(super) struct Shared {
     /// For each source and worker, the next position not yet folded.
     served: Mutex<BTreeMap<String, Vec<u64>>>,
     served_moved: Condvar,
+    /// For each worker, whether all values that it began with are online.
+    refreshed: Mutex<Vec<bool>>,
     /// For each worker, for each table: entities and bytes.
     sizes: Mutex<Vec<Vec<(usize, usize)>>>,
     pub steps: Arc<Steps>,
@@ -118,6 +123,8 @@ pub struct Stream {
     shared: Arc<Shared>,
     reader: Option<JoinHandle<Option<LastBarrier>>>,
     workers: Vec<JoinHandle<Vec<GroupState>>>,
+    project: Arc<Project>,
+    compiled: Arc<Compiled>,
     /// What each table is called in `status`.
     tables: Vec<String>,
     logs: BTreeMap<String, Arc<PushLog>>,
@@ -128,6 +135,8 @@ pub(super) type LastBarrier = (Checkpoints, BTreeMap<String, u64>, BTreeMap<Stri
 
 /// What a stopped stream gives back.
 pub struct Stopped {
+    pub project: Arc<Project>,
+    pub compiled: Arc<Compiled>,
     pub checkpoints: Checkpoints,
     pub groups: Vec<GroupState>,
     pub positions: BTreeMap<String, u64>,
@@ -149,6 +158,7 @@ impl Stream {
                     .collect(),
             ),
             served_moved: Condvar::new(),
+            refreshed: Mutex::new(vec![false; settings.threads]),
             sizes: Mutex::new(vec![Vec::new(); settings.threads]),
             steps: Arc::new(Steps::new(parts.clock.clone())),
         });
@@ -159,6 +169,7 @@ impl Stream {
             senders.push(sender);
             let mut worker =
                 Worker::new(parts.compiled.clone(), parts.online.clone(), number, groups, shared.steps.clone());
+            worker.refresh_later(&parts.fresh);
             let clocks = parts.clocks.clone();
             let shared = shared.clone();
             workers.push(spawn(&format!("fold-{number}"), move || {
@@ -197,7 +208,8 @@ impl Stream {
                 }),
             });
         }
-        let logs = parts.logs.clone();
+        let (logs, project, compiled) = (parts.logs.clone(), parts.project.clone(), parts.compiled.clone());
+        let urgent = !parts.letters.is_empty() || parts.fresh.iter().any(|features| !features.is_empty());
         let tables = parts.compiled.layout.table_names();
         let reader = Reader {
             sources,
@@ -210,12 +222,13 @@ impl Stream {
             compiled: parts.compiled,
             checkpoints: parts.checkpoints,
             changed: true,
+            urgent,
             letters: parts.letters,
             checkpointed_at_us: 0,
             unstored: None,
         };
         let reader = spawn("read", move || reader.run())?;
-        Ok(Stream { shared, reader: Some(reader), workers, tables, logs })
+        Ok(Stream { shared, reader: Some(reader), workers, project, compiled, tables, logs })
     }
 
     /// Waits until a lookup sees every record below `position`; false when that took longer than `timeout`.
@@ -228,6 +241,11 @@ impl Stream {
         let (served, _) =
             self.shared.served_moved.wait_timeout_while(served, timeout, lacks).unwrap_or_else(PoisonError::into_inner);
         served.get(source).is_none_or(|at| least(at) >= position)
+    }
+
+    /// What is asked about the stream without holding it.
+    pub fn watch(&self) -> Watch {
+        Watch { shared: self.shared.clone() }
     }
 
     /// Why it has stopped by itself, if it has.
@@ -283,7 +301,27 @@ impl Stream {
         }
         let (checkpoints, positions, clocks) = given.ok_or_else(|| ended("the reading thread gave up"))?;
         let said = self.shared.status().clone();
-        Ok(Stopped { checkpoints, groups, positions, clocks, said })
+        let (project, compiled) = (self.project.clone(), self.compiled.clone());
+        Ok(Stopped { project, compiled, checkpoints, groups, positions, clocks, said })
+    }
+}
+
+/// A look at a stream that others may stop meanwhile.
+pub struct Watch {
+    shared: Arc<Shared>,
+}
+
+impl Watch {
+    /// Whether the values that the stream began with are all online, and a checkpoint after that epoch is stored.
+    /// An error, in words, when the stream has stopped or the checkpoint could not be stored.
+    pub fn is_settled(&self, stored_after: Option<u64>) -> Result<bool, String> {
+        let status = self.shared.status();
+        if let Some(error) = status.error.as_ref().or(status.checkpoint_error.as_ref()) {
+            return Err(error.clone());
+        }
+        let refreshed = self.shared.refreshed.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_stored = stored_after.is_none_or(|epoch| status.checkpoint_epoch > epoch);
+        Ok(is_stored && refreshed.iter().all(|worker| *worker))
     }
 }
 
@@ -337,7 +375,7 @@ fn run_worker(
     messages: &Receiver<Message>,
     shared: &Shared,
 ) -> Result<(), StreamError> {
-    let mut due = false;
+    let (mut due, mut refreshed) = (true, false);
     let note_sizes = |worker: &Worker| {
         let mut sizes = shared.sizes.lock().unwrap_or_else(PoisonError::into_inner);
         sizes[number] = worker.sizes();
@@ -359,6 +397,8 @@ fn run_worker(
                 }
                 drop(served);
                 shared.served_moved.notify_all();
+                // However many rows wait: what is built must come to its end.
+                refreshed = refreshed || refresh_some(worker, number, shared)?;
             }
             Ok(Message::Clock(source, clock_us)) => {
                 worker.clock(&source, clock_us)?;
@@ -373,13 +413,23 @@ fn run_worker(
             }
             Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => {
                 // Values that are due are written, so that what is read after a stop is as of its clock.
-                while worker.due()? {}
+                while worker.due()? || worker.refresh_some()? {}
                 return Ok(());
             }
             Err(RecvTimeoutError::Timeout) => {
-                due = worker.due()?;
+                refreshed = refreshed || refresh_some(worker, number, shared)?;
+                due = worker.due()? || !refreshed;
                 note_sizes(worker);
             }
         }
     }
+}
+
+/// Writes some of the values that are not online yet. Returns whether all are.
+fn refresh_some(worker: &mut Worker, number: usize, shared: &Shared) -> Result<bool, StreamError> {
+    let more = worker.refresh_some()?;
+    if !more {
+        shared.refreshed.lock().unwrap_or_else(PoisonError::into_inner)[number] = true;
+    }
+    Ok(!more)
 }

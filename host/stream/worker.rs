@@ -8,7 +8,7 @@ use super::steps::{Step, Steps};
 use crate::define::Digest;
 use crate::online::{OnlineEntity, OnlineStore};
 use crate::route::hash;
-use crate::rows::{RowBatch, Stage};
+use crate::rows::{Layout, RowBatch, Stage};
 use crate::state::{ChangesWriter, Checkpoints, EntityTable, GroupChanges, GroupPart, SourceClock, TableRecord};
 use onefold_fold::{DamagedCell, FoldJob};
 use std::collections::BTreeMap;
@@ -73,6 +73,18 @@ impl GroupState {
     }
 }
 
+impl GroupState {
+    /// What changed since the last time, or all of it, encoded.
+    pub fn changes(&mut self, layout: &Layout, full: bool) -> Result<GroupPart, DamagedCell> {
+        let mut writer = ChangesWriter::default();
+        for (table, layout) in self.tables.iter_mut().zip(&layout.tables) {
+            let fingerprints: Vec<Digest> = layout.features.iter().map(|feature| feature.fingerprint).collect();
+            writer.table(layout.id, &fingerprints, table, full)?;
+        }
+        Ok(GroupPart { group: self.group, bytes: writer.finish(), full })
+    }
+}
+
 /// A thread's state and what it folds it with.
 pub struct Worker {
     compiled: Arc<Compiled>,
@@ -89,6 +101,8 @@ pub struct Worker {
     clocks_us: Vec<i64>,
     pub letters: Vec<Letter>,
     steps: Arc<Steps>,
+    /// Features whose values are not online yet (table, group, features, entities still to be written).
+    refreshing: Vec<(usize, usize, Vec<usize>, Vec<u32>)>,
     /// Batches of no rows, for entities that change by time alone: columns of the right kinds.
     empty: Vec<RowBatch>,
 }
@@ -124,6 +138,7 @@ impl Worker {
             clocks_us: vec![i64::MIN; tables.len()],
             empty: empty.collect(),
             touched: Touched::default(),
+            refreshing: Vec::new(),
             letters: Vec::new(),
             groups: by_group,
             number,
@@ -216,7 +231,7 @@ impl Worker {
                             .is_some_and(|kept_us| entities.newest_us(*number).saturating_add(kept_us) < clock_us)
                     });
                     self.drop_entities(table, group, &gone)?;
-                    self.fold_entities(table, group, &due, false)?;
+                    self.fold_entities(table, group, &due, None)?;
                 }
                 let Some(state) = &self.groups[group] else { continue };
                 more |= state.tables[table].next_due_us().is_some_and(|due_us| due_us <= clock_us);
@@ -225,39 +240,59 @@ impl Worker {
         Ok(more)
     }
 
-    /// Writes every entity's values online: after a restart, and for features that have been built.
+    /// Writes every entity's values online, after a restart.
     pub fn refresh(&mut self) -> Result<(), FoldTableError> {
-        for table in 0..self.clocks_us.len() {
-            for group in 0..self.groups.len() {
-                let Some(state) = &self.groups[group] else { continue };
-                let all: Vec<u32> = state.tables[table].numbers().collect();
-                for numbers in all.chunks(DUE_AT_ONCE) {
-                    self.fold_entities(table, group, numbers, true)?;
-                }
-            }
-        }
+        let all = self.features.clone();
+        self.refresh_later(&all);
+        while self.refresh_some()? {}
         Ok(())
     }
 
+    /// Has every entity's values of these features (for each table) written online, when `refresh_some` is called.
+    pub fn refresh_later(&mut self, features: &[Vec<usize>]) {
+        for (table, features) in features.iter().enumerate().filter(|(_, features)| !features.is_empty()) {
+            for (group, state) in self.groups.iter().enumerate() {
+                let Some(state) = state else { continue };
+                let entities = state.tables[table].numbers().collect();
+                self.refreshing.push((table, group, features.clone(), entities));
+            }
+        }
+    }
+
+    /// Writes some of what is to be refreshed. Returns whether there is more.
+    pub fn refresh_some(&mut self) -> Result<bool, FoldTableError> {
+        let Some((table, group, features, mut entities)) = self.refreshing.pop() else { return Ok(false) };
+        let mut some = entities.split_off(entities.len().saturating_sub(DUE_AT_ONCE));
+        // An entity may have been dropped since; its number may be another's, which does no harm.
+        some.retain(|number| self.groups[group].as_ref().is_some_and(|state| state.tables[table].is_known(*number)));
+        self.fold_entities(table, group, &some, Some(&features))?;
+        if !entities.is_empty() {
+            self.refreshing.push((table, group, features, entities));
+        }
+        Ok(!self.refreshing.is_empty())
+    }
+
+    /// `written`: the features of which every value is written; otherwise those that are due, of all.
     fn fold_entities(
         &mut self,
         table: usize,
         group: usize,
         numbers: &[u32],
-        all_features: bool,
+        written: Option<&[usize]>,
     ) -> Result<(), FoldTableError> {
         let Some(state) = &self.groups[group] else { return Ok(()) };
-        if numbers.is_empty() || self.features[table].is_empty() {
+        let features = written.unwrap_or(&self.features[table]);
+        if numbers.is_empty() || features.is_empty() {
             return Ok(());
         }
         let mut lap = self.steps.start();
-        self.touched.of_due(group as u32, &state.tables[table], numbers, self.clocks_us[table], all_features);
+        self.touched.of_due(group as u32, &state.tables[table], numbers, self.clocks_us[table], written.is_some());
         let mut tables = tables_of(&mut self.groups, table);
         lap.end(Step::Group);
         let fold = TableFold {
             layout: &self.compiled.layout.tables[table],
             jobs: &mut self.jobs[table],
-            features: &self.features[table],
+            features,
             online: self.online.as_ref(),
         };
         fold_touched(fold, &mut tables, &mut self.touched, &self.empty[table], &mut lap)?;
@@ -285,19 +320,11 @@ impl Worker {
 
     /// What changed in this thread's groups since the last time, encoded.
     pub fn changes(&mut self, full: &dyn Fn(u32) -> bool) -> Result<Vec<GroupPart>, DamagedCell> {
-        let mut parts = Vec::new();
         let mut lap = self.steps.start();
-        for state in self.groups.iter_mut().flatten() {
-            let full = full(state.group);
-            let mut writer = ChangesWriter::default();
-            for (table, layout) in state.tables.iter_mut().zip(&self.compiled.layout.tables) {
-                let fingerprints: Vec<Digest> = layout.features.iter().map(|feature| feature.fingerprint).collect();
-                writer.table(layout.id, &fingerprints, table, full)?;
-            }
-            parts.push(GroupPart { group: state.group, bytes: writer.finish(), full });
-        }
+        let layout = &self.compiled.layout;
+        let parts = self.groups.iter_mut().flatten().map(|state| state.changes(layout, full(state.group))).collect();
         lap.end(Step::Checkpoint);
-        Ok(parts)
+        parts
     }
 
     /// Entities and bytes of state, by table.

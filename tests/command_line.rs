@@ -74,15 +74,18 @@ fn every_command_is_listed_with_what_it_does() {
         .filter_map(|line| line.split_whitespace().next())
         .collect();
     let expected = [
+        "init",
         "dev",
         "generate",
         "udf",
+        "test",
         "module",
         "plan",
         "apply",
         "schema",
         "get",
         "push",
+        "source",
         "lookup",
         "serve",
         "dead-letters",
@@ -183,13 +186,13 @@ fn a_project_lives_without_a_server() {
 }
 
 /// A process that answers, and where.
-struct Answering {
+pub struct Answering {
     process: Child,
-    base: String,
+    pub base: String,
 }
 
 impl Answering {
-    fn start(directory: &Path, arguments: &[&str]) -> Answering {
+    pub fn start(directory: &Path, arguments: &[&str]) -> Answering {
         let mut process = command(directory, arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
@@ -206,7 +209,7 @@ impl Answering {
     }
 
     /// Asks it to end, as a service manager would.
-    fn stop(mut self) -> ExitStatus {
+    pub fn stop(mut self) -> ExitStatus {
         let asked = Command::new("kill").arg(self.process.id().to_string()).status().unwrap();
         assert!(asked.success());
         self.process.wait().unwrap()

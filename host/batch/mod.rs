@@ -10,6 +10,7 @@
 
 mod error;
 mod files;
+mod first;
 mod refusal;
 mod settings;
 mod slice;
@@ -33,6 +34,7 @@ mod table_values;
 
 pub use error::BatchError;
 pub use files::{PinnedFile, list_files};
+pub use first::first_rows;
 pub use historical::{HistoricalAsk, HistoricalSummary, feature_references};
 pub use materialize::{MaterializeAsk, Materialized, StateSink};
 pub use refusal::{Place, Refusal, RefusalSink, RefusalSummary, Refusals, RefusedBy};

@@ -28,6 +28,8 @@ pub struct ApplyOptions {
     pub take_over: Option<String>,
     /// `If-Match`: the revision that the caller has seen.
     pub expected: Option<u64>,
+    /// The registry is made up for this run: a module that is not beside the definitions is nowhere, and errors say so.
+    pub alone: bool,
 }
 
 /// What an apply would do: everything is decided, nothing is written.
@@ -166,6 +168,7 @@ pub fn plan_apply(
 ) -> Result<Proposal, RegistryError> {
     let (base, live) = live_revision(registry, options)?;
     let mut catalog = Catalog::new(registry, cache);
+    catalog.alone = options.alone;
     catalog.stage(STANDARD, standard.to_vec())?;
     let mut own = BTreeSet::new();
     for file in module_files(definitions)? {

@@ -12,7 +12,6 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeSet;
 
 /// More than anyone writes by hand.
 const BODY_BYTES: usize = 32 << 20;
@@ -42,7 +41,7 @@ pub async fn put_definitions(
 ) -> Result<Response, Problem> {
     let dry_run = options.flag("dry_run")?;
     let mut apply = ApplyOptions {
-        upgrade: upgrade(options.take("upgrade")),
+        upgrade: options.take("upgrade").map_or(Upgrade::None, |names| Upgrade::named(&names)),
         locked: options.flag("locked")?,
         allow_breaking: options.flag("allow_breaking")?,
         prune: options.flag("prune")?,
@@ -185,15 +184,6 @@ fn read_body_text(body: &[u8]) -> Result<Definitions, Problem> {
     let text =
         std::str::from_utf8(body).map_err(|error| Problem::malformed(format!("the body is no UTF-8: {error}")))?;
     Ok(read_text("body", text)?)
-}
-
-/// `?upgrade=a,b`; `*` moves all.
-fn upgrade(modules: Option<String>) -> Upgrade {
-    match modules.as_deref() {
-        None => Upgrade::None,
-        Some("*") => Upgrade::All,
-        Some(names) => Upgrade::Modules(names.split(',').map(str::to_owned).collect::<BTreeSet<_>>()),
-    }
 }
 
 /// `If-Match: 7`, with quotes or without.

@@ -15,6 +15,7 @@ mod lookup_rules;
 mod metrics;
 mod modules;
 mod openapi;
+mod peek;
 mod problem;
 mod revisions;
 mod router;

@@ -118,6 +118,17 @@ const IN_PROJECT: &[Operation] = &[
         ],
     },
     Operation {
+        path: "/sources/{name}/peek",
+        summary: "A few rows as they are decoded, and what could not be",
+        parameters: &[
+            ("n", "query", "how many rows, 1 to 1000; 5 if missing"),
+            ("batch", "query", "true: the first rows of the source's files, instead of the newest of its log"),
+            ("from_start", "query", "true: the oldest rows of the log"),
+        ],
+        answers: &[("200", "The rows", "peeked"), ("404", "No such source", "problem")],
+        ..GET
+    },
+    Operation {
         method: "post",
         path: "/features",
         summary: "Look features up for many entities",
@@ -325,6 +336,17 @@ fn schemas() -> Value {
             "accepted": whole(), "dead_lettered": whole(), "position": whole(),
             "errors": list(object(json!({ "line": whole(), "reason": text() }))),
             "served": { "type": "boolean", "description": "with wait=served: whether a lookup sees them now" },
+        })),
+        "peeked": object(json!({
+            "source": text(), "from": { "enum": ["log", "files"] }, "columns": list(text()),
+            "first_position": { "type": ["integer", "null"] }, "end_position": { "type": ["integer", "null"] },
+            "rows": list(object(json!({
+                "place": text(), "arrival": time(), "values": { "type": ["object", "null"] },
+                "refused": { "type": ["object", "null"], "properties": { "reason": text(), "message": text() } },
+                "failures": list(object(json!({ "column": text(), "reason": text(), "message": text() }))),
+                "raw": { "type": ["string", "null"] },
+            }))),
+            "missing": list(object(json!({ "column": text(), "file": text() }))),
         })),
         "lookup": object(json!({
             "service": text(), "features": list(text()), "entities": columns(), "request": columns(),

@@ -2,7 +2,7 @@
 
 use super::definitions;
 use super::extract::{Options, Params, ok};
-use super::{App, Problem, events, features, jobs, letters, modules, openapi, revisions};
+use super::{App, Problem, events, features, jobs, letters, modules, openapi, peek, revisions};
 use crate::define::DocumentKind;
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
@@ -40,7 +40,7 @@ pub(super) fn routes() -> Vec<(String, MethodRouter<App>)> {
         ("/v1/schema".to_owned(), get(definitions::get_schema)),
         ("/v1/projects".to_owned(), get(letters::get_projects)),
     ];
-    let in_project: [(&str, MethodRouter<App>); 17] = [
+    let in_project: [(&str, MethodRouter<App>); 18] = [
         ("/modules", get(modules::get_modules).post(modules::post_module)),
         ("/modules/{name}", get(modules::get_module)),
         ("/modules/{name}/{version}", get(modules::get_module_version).delete(modules::delete_module_version)),
@@ -48,6 +48,7 @@ pub(super) fn routes() -> Vec<(String, MethodRouter<App>)> {
         ("/revisions", get(revisions::get_revisions)),
         ("/rollback", post(revisions::post_rollback)),
         ("/sources/{name}/events", post(events::post_events)),
+        ("/sources/{name}/peek", get(peek::get_peek)),
         ("/features", post(features::post_features)),
         ("/feature-views/{name}/values", get(features::get_values)),
         ("/feature-views/{name}/features/{feature}", delete(revisions::delete_feature)),

@@ -14,6 +14,7 @@ mod refusal;
 mod settings;
 mod slice;
 
+mod entity_rows;
 mod probes;
 mod rows_exec;
 mod sort_row;
@@ -23,6 +24,7 @@ mod fold_cells;
 mod fold_exec;
 mod run;
 
+mod explain;
 mod historical;
 mod label_file;
 mod materialize;
@@ -32,6 +34,7 @@ mod snapshot;
 mod table_values;
 
 pub use error::BatchError;
+pub use explain::{ExplainAsk, ExplainedRow, ExplainedRows, ExplainedValue, RefusedRow, Verdict};
 pub use files::{PinnedFile, list_files};
 pub use historical::{HistoricalAsk, HistoricalSummary, feature_references};
 pub use materialize::{MaterializeAsk, Materialized, StateSink};

@@ -22,6 +22,7 @@ mod schema;
 mod tests;
 mod typed;
 mod window_text;
+mod written;
 
 pub use canonical::canonical_json;
 pub use catalog::{ModuleCatalog, PreparedFacts, UdfRole, Wanted};
@@ -41,3 +42,4 @@ pub use read::{
 };
 pub use schema::definition_schema;
 pub use window_text::{duration_text, parse_duration, window_words};
+pub use written::{comparison_text, documents_of};

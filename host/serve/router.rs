@@ -2,7 +2,7 @@
 
 use super::definitions::{self, DocumentKind};
 use super::extract::{Params, ok};
-use super::{App, Problem, events, features, jobs, letters, modules, openapi};
+use super::{App, Problem, events, explain, features, jobs, letters, modules, openapi};
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
@@ -14,7 +14,7 @@ use serde_json::json;
 const PROJECT: &str = "/v1/projects/{project}";
 
 /// Parts of the interface that later versions bring: they answer so, not as if they were misspelt.
-const LATER: [&str; 7] = ["rollback", "explain", "files", "pause", "resume", "feast", "tokens"];
+const LATER: [&str; 6] = ["rollback", "files", "pause", "resume", "feast", "tokens"];
 
 /// All of the interface.
 pub fn router(app: App) -> Router {
@@ -39,7 +39,7 @@ pub(super) fn routes() -> Vec<(String, MethodRouter<App>)> {
         ("/v1/schema".to_owned(), get(definitions::get_schema)),
         ("/v1/projects".to_owned(), get(letters::get_projects)),
     ];
-    let in_project: [(&str, MethodRouter<App>); 15] = [
+    let in_project: [(&str, MethodRouter<App>); 16] = [
         ("/modules", get(modules::get_modules).post(modules::post_module)),
         ("/modules/{name}", get(modules::get_module)),
         ("/modules/{name}/{version}", get(modules::get_module_version).delete(modules::delete_module_version)),
@@ -50,6 +50,7 @@ pub(super) fn routes() -> Vec<(String, MethodRouter<App>)> {
         ("/feature-views/{name}/values", get(features::get_values)),
         ("/feature-views/{name}/pause", post(later)),
         ("/feature-views/{name}/resume", post(later)),
+        ("/explain", get(explain::get_explain)),
         ("/dead-letters", get(letters::get_letters)),
         ("/dead-letters/replay", post(letters::post_replay)),
         ("/status", get(letters::get_status)),

@@ -9,6 +9,7 @@ mod chaos;
 mod claims;
 mod command_line;
 mod crash;
+mod explain;
 mod letters;
 mod modules;
 mod paths;

@@ -22,7 +22,7 @@ pub struct Server {
     agent: ureq::Agent,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
-    _directory: tempfile::TempDir,
+    _directory: Option<tempfile::TempDir>,
 }
 
 pub struct Told {
@@ -38,6 +38,13 @@ impl Server {
         let storage = Arc::new(LocalStorage::open(directory.path()).unwrap());
         let settings = PlatformSettings { threads: 1, ..PlatformSettings::default() };
         let platform = Platform::open(settings, storage, clock.clone()).unwrap();
+        let mut server = Server::over(platform, clock);
+        server._directory = Some(directory);
+        server
+    }
+
+    /// A server of this platform, which it closes.
+    pub fn over(platform: Arc<Platform>, clock: Arc<ManualClock>) -> Server {
         let app = App::new(platform.clone(), clock.clone(), ServeSettings { request_entities: 3, read_only: false });
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let (address, listening) = std::sync::mpsc::channel();
@@ -58,7 +65,7 @@ impl Server {
             .build()
             .new_agent();
         let (stop, thread) = (Some(stop), Some(thread));
-        Server { base, clock, platform, agent, stop, thread, _directory: directory }
+        Server { base, clock, platform, agent, stop, thread, _directory: None }
     }
 
     /// A server with the example applied.

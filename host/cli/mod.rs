@@ -4,7 +4,6 @@
 
 mod apply;
 mod batch;
-mod case_file;
 mod client;
 mod dev;
 mod explain;

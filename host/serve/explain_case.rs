@@ -3,13 +3,14 @@
 use super::Problem;
 use super::explain::status;
 use super::values::{self, Int64As, time_text};
-use crate::define::{FeatureView, Project, documents_of};
+use crate::define::{Digest, FeatureView, Project, document_text, documents_of};
 use crate::platform::{ExplainedRow, Explanation, Place, Verdict};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// `{"documents": […], "modules": [{name, version}]}`: the documents lack those of the modules, whose bytes are to
-/// stand beside them.
+/// `{"text": …, "modules": [{name, version, file}]}`: the YAML of the definitions and the test, and which modules are to
+/// lie beside it, under which names.
 pub(super) fn case_json(
     explained: &Explanation,
     view: &str,
@@ -51,7 +52,18 @@ pub(super) fn case_json(
         "events": events(explained),
         "lookups": [{ "at": at, "view": view, "entity": entity, "expect": { feature: value } }],
     }));
-    Ok(json!({ "documents": documents, "modules": modules(project, view, &explained.feature.name) }))
+    let modules = modules(project, view, &explained.feature.name);
+    for Beside { name, file, .. } in &modules {
+        documents.insert(1, json!({ "kind": "module", "name": name, "path": file }));
+    }
+    let udf = &explained.feature.udf;
+    let mut text = format!(
+        "# Why {view}.{feature} was what it was: written by `onefold explain --case` at revision {}.\n\
+         # fingerprint {}\n# {}.{} of {}\n",
+        explained.revision, explained.feature.fingerprint, udf.module, udf.udf, udf.digest
+    );
+    text.push_str(&documents.iter().map(document_text).collect::<Vec<_>>().join("---\n"));
+    Ok(json!({ "text": text, "modules": modules }))
 }
 
 /// The records of the rows that were there by then, each once.
@@ -89,23 +101,27 @@ fn event(names: &[&str], row: &ExplainedRow) -> Value {
     Value::Object(event)
 }
 
+/// A module whose bytes are to lie beside a case.
+#[derive(Serialize)]
+struct Beside {
+    name: String,
+    version: Option<u32>,
+    file: String,
+}
+
 /// The modules that the documents name, but for `std`.
-fn modules(project: &Project, view: &str, feature: &str) -> Value {
+fn modules(project: &Project, view: &str, feature: &str) -> Vec<Beside> {
     let view: Option<&FeatureView> = project.feature_views.get(view);
     let source = view.and_then(|view| project.sources.get(&view.source));
     let own = source.map_or(&[][..], |source| &source.transforms);
     let transforms = own.iter().chain(view.into_iter().flat_map(|view| &view.transforms)).map(|one| &one.udf);
     let features = view.into_iter().flat_map(|view| &view.features).filter(|one| one.name == feature);
-    let used: BTreeMap<&str, String> = transforms
-        .chain(features.map(|feature| &feature.udf))
-        .filter(|udf| udf.module != "std")
-        .map(|udf| (udf.module.as_str(), udf.digest.to_string()))
-        .collect();
-    let version = |name: &str, digest: &str| {
-        let found = project.modules.iter().find(|module| module.name == name && module.digest.to_string() == digest);
-        found.map(|module| module.version)
+    let used = transforms.chain(features.map(|feature| &feature.udf)).filter(|udf| udf.module != "std");
+    let used: BTreeMap<&str, Digest> = used.map(|udf| (udf.module.as_str(), udf.digest)).collect();
+    let beside = |(name, digest): (&&str, &Digest)| {
+        let found = project.modules.iter().find(|module| module.name == **name && module.digest == *digest);
+        let file = format!("{name}-{}.wasm", digest.hex().get(..8).unwrap_or_default());
+        Beside { name: (*name).to_owned(), version: found.map(|module| module.version), file }
     };
-    used.iter()
-        .map(|(name, digest)| json!({ "name": name, "version": version(name, digest), "digest": digest }))
-        .collect()
+    used.iter().map(beside).collect()
 }

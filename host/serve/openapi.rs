@@ -117,7 +117,7 @@ const IN_PROJECT: &[Operation] = &[
             ("feature", "query", "a value column of it; required"),
             ("as_of", "query", "the instant, RFC 3339; that of the served value if missing, which is compared then"),
             ("rows", "query", "so many rows are told, the last ones; 50 if missing"),
-            ("case", "query", "true: also as documents of a test"),
+            ("case", "query", "true: also as the YAML of a test"),
             INT64,
         ],
         answers: &[
@@ -319,7 +319,7 @@ fn explained() -> Value {
         ("dead_letters", list(letter)),
         ("dead_letters_total", whole()),
         ("refused_unknown_entity", json!({ "type": "object", "properties": { "total": whole(), "examples": {} } })),
-        ("case", json!({ "type": "object", "properties": { "documents": {}, "modules": {} } })),
+        ("case", json!({ "type": "object", "properties": { "text": text(), "modules": {} } })),
     ];
     json!({ "type": "object", "properties": told.into_iter().map(|(name, one)| (name.to_owned(), one)).collect::<Map<_, _>>() })
 }

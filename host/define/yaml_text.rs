@@ -1,53 +1,12 @@
-//! An explained value as a file of definitions with a `kind: test`, and the modules beside it.
+//! Documents as YAML text that a person can read, and that reads back as the same documents.
 
-use super::Failure;
-use super::client::Reach;
-use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use serde_json::Value;
 
 /// Members of a document that are written one entry a line.
 const LONG: [&str; 6] = ["schema", "transforms", "features", "events", "lookups", "join_keys"];
 
-/// Writes the case, and returns the files that were written.
-pub fn write(file: &Path, case: &Value, told: &Value, reach: &Reach) -> anyhow::Result<Vec<PathBuf>> {
-    let mut documents = case["documents"].as_array().cloned().unwrap_or_default();
-    let mut written = Vec::new();
-    let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    for module in case["modules"].as_array().into_iter().flatten() {
-        let name = module["name"].as_str().unwrap_or_default();
-        let version = module["version"].to_string();
-        let path = reach.path(&["modules", name, &version])?;
-        let answer = reach.send("GET", &path, &[("accept", "application/wasm")], Vec::new())?;
-        if answer.status != 200 {
-            return Err(Failure::Outside(format!("module `{name}` version {version} cannot be had")).into());
-        }
-        let beside = format!("{stem}.{name}.wasm");
-        let path = file.with_file_name(&beside);
-        std::fs::write(&path, answer.body).map_err(|error| cannot_write(&path, &error))?;
-        documents.insert(1.min(documents.len()), json!({ "kind": "module", "name": name, "path": beside }));
-        written.push(path);
-    }
-    let mut text = format!(
-        "# Why {}.{} was what it was: written by `onefold explain --case`, revision {}.\n# {} is {} of {}.\n",
-        told["view"].as_str().unwrap_or_default(),
-        told["feature"].as_str().unwrap_or_default(),
-        told["revision"],
-        told["udf"].as_str().unwrap_or_default(),
-        told["fingerprint"].as_str().unwrap_or_default(),
-        told["module"].as_str().unwrap_or_default(),
-    );
-    text.push_str(&documents.iter().map(document).collect::<Vec<_>>().join("---\n"));
-    std::fs::write(file, text).map_err(|error| cannot_write(file, &error))?;
-    written.push(file.to_owned());
-    Ok(written)
-}
-
-fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::Outside(format!("cannot write {}: {error}", path.display()))
-}
-
 /// One YAML document.
-pub fn document(document: &Value) -> String {
+pub fn document_text(document: &Value) -> String {
     let mut text = String::new();
     for (key, value) in document.as_object().into_iter().flatten() {
         match value {
@@ -105,12 +64,13 @@ fn scalar(text: &str) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use serde_json::json;
 
     proptest! {
         #[test]
         fn every_text_comes_back(text in any::<String>(), key in "[a-z]{1,4}") {
-            let document = document(&json!({ "events": [{ key.clone(): text }], key.clone(): text }));
-            let read: Value = crate::define::read_yaml("case.yaml", &document).unwrap();
+            let document = document_text(&json!({ "events": [{ key.clone(): text }], key.clone(): text }));
+            let read: Value = super::super::read_yaml("case.yaml", &document).unwrap();
             prop_assert_eq!(&read["events"][0][&key], &json!(text), "{}", document);
         }
     }

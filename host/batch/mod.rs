@@ -29,6 +29,7 @@ mod historical;
 mod label_file;
 mod materialize;
 mod on_demand;
+mod parquet_in;
 mod parquet_out;
 mod snapshot;
 mod table_values;
@@ -38,6 +39,7 @@ pub use explain::{ExplainAsk, ExplainedRow, ExplainedRows, ExplainedValue, Refus
 pub use files::{PinnedFile, list_files};
 pub use historical::{HistoricalAsk, HistoricalSummary, feature_references};
 pub use materialize::{MaterializeAsk, Materialized, StateSink};
+pub use parquet_in::{changed_files, differing_columns, file_metadata};
 pub use refusal::{Place, Refusal, RefusalSink, RefusalSummary, Refusals, RefusedBy};
 pub use run::LogRows;
 pub use settings::{BatchHost, BatchSettings, Prepare, Progress, Rows};

@@ -50,10 +50,15 @@ enum Request {
         out: PathBuf,
     },
     Historical {
-        entities: PathBuf,
-        features: String,
+        #[serde(default)]
+        entities: Option<PathBuf>,
+        #[serde(default)]
+        features: Option<String>,
         #[serde(default)]
         timestamp: Option<String>,
+        /// A training set to make again, instead of features.
+        #[serde(default)]
+        reproduce: Option<PathBuf>,
         out: PathBuf,
     },
 }
@@ -156,10 +161,18 @@ fn run(host: &ProjectHost, request: &Request, job: &Arc<Job>) -> Result<Value, P
             let request = BatchRequest { settings, progress };
             serde_json::to_value(host.snapshot(view, as_of_us, out, request)?)
         }
-        Request::Historical { entities, features, timestamp, out } => {
+        Request::Historical { entities, reproduce: Some(file), features: None, timestamp: None, out } => {
+            let request = BatchRequest { settings, progress };
+            serde_json::to_value(host.reproduce(file, entities.as_deref(), out, request)?)
+        }
+        Request::Historical { entities: Some(entities), features: Some(features), timestamp, reproduce: None, out } => {
             let timestamp = timestamp.as_deref().unwrap_or("event_timestamp");
             let request = BatchRequest { settings, progress };
             serde_json::to_value(host.historical(entities, features, timestamp, out, request)?)
+        }
+        Request::Historical { .. } => {
+            let detail = "say `entities` and `features`, or `reproduce` (with `entities` where the labels have moved)";
+            return Err(Problem::unprocessable(detail).at("/reproduce"));
         }
     };
     told.map_err(|error| Problem::internal(error.to_string()))

@@ -13,6 +13,7 @@ mod explain;
 mod letters;
 mod modules;
 mod paths;
+mod provenance;
 mod reference;
 mod serve;
 mod served;

@@ -476,3 +476,26 @@ fn a_machine_finds_health_metrics_and_a_description_of_everything() {
         }
     }
 }
+
+/// A model is asked with the fingerprints that it was made with: another definition is no answer, however alike.
+#[test]
+fn a_lookup_that_expects_another_fingerprint_is_refused() {
+    let server = Server::with_example();
+    let asked = json!({ "features": ["product_stats.revenue_30d", "product_stats.units_sold_30d"], "entities": { "product_id": ["p1"] } });
+    let found = server.features(&asked);
+    assert_eq!(found.status, 200, "{}", found.body);
+    let of = |name: &str| found.body["columns"][name]["fingerprint"].as_str().unwrap().to_owned();
+    let (revenue, units) = (of("product_stats__revenue_30d"), of("product_stats__units_sold_30d"));
+    let mut expecting = asked.clone();
+    expecting["expect"] = json!({ "product_stats.revenue_30d": revenue });
+    assert_eq!(server.features(&expecting).status, 200);
+    expecting["expect"] = json!({ "product_stats.revenue_30d": units, "product_stats.units_sold_30d": units });
+    let refused = server.features(&expecting);
+    assert_eq!((refused.status, refused.media_type.as_str()), (409, "application/problem+json"), "{}", refused.body);
+    assert_eq!((&refused.body["expected"], &refused.body["found"]), (&json!(units), &json!(revenue)));
+    assert_eq!(refused.body["path"], "/expect/product_stats.revenue_30d");
+    let all = json!({ "product_stats.revenue_30d": { "expected": units, "found": revenue } });
+    assert_eq!(refused.body["mismatches"], all);
+    expecting["expect"] = json!({ "product_stats.no": units });
+    assert_eq!(server.features(&expecting).status, 404);
+}

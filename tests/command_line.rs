@@ -102,7 +102,7 @@ fn what_is_typed_wrong_is_said_with_its_remedy() {
     std::fs::write(directory.path().join("wrong.yaml"), DEFINITIONS.replace("std.sum", "std.summ")).unwrap();
     let cases: [(&[&str], i32, &str); 16] = [
         (&["aply", "shop"], 2, "error: there is no command `aply`; did you mean `apply`?\n"),
-        (&["explain", "x"], 2, "error: `onefold explain` is not in this version yet\n"),
+        (&["compact", "x"], 2, "error: `onefold compact` is not in this version yet\n"),
         (&["plan", "nowhere"], 2, "error: nowhere: there is no such directory\n"),
         (&["plan", "wrong.yaml"], 2, "error: wrong.yaml:20: "),
         (

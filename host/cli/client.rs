@@ -132,6 +132,14 @@ impl Drop for Reach {
 }
 
 impl Answer {
+    /// The text of a success as it came, which no reading of numbers has touched.
+    pub fn text(self) -> anyhow::Result<String> {
+        match self.status {
+            200..300 => Ok(String::from_utf8(self.body)?),
+            _ => self.json().map(|_| String::new()),
+        }
+    }
+
     /// The JSON of a success; anything else as the failure that it is.
     pub fn json(self) -> anyhow::Result<Value> {
         if self.body.is_empty() && (200..300).contains(&self.status) {

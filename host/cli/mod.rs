@@ -8,6 +8,7 @@ mod cases;
 mod client;
 mod context;
 mod dev;
+mod explain;
 mod first_rows;
 pub mod generate;
 mod get;
@@ -121,6 +122,8 @@ enum Action {
     Historical(batch::HistoricalArgs),
     /// Compare every streamed value with batch, bit for bit, over the rows that the state is made of.
     Verify(batch::VerifyArgs),
+    /// Say why a value is what it is: its rows, in or out and why, and the value after each.
+    Explain(explain::ExplainArgs),
     /// Serve lookups from the data as they are now, whoever writes them.
     Serve(dev::ServeArgs),
     /// Rows that could not be processed.
@@ -284,6 +287,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Action::Snapshot(args) => batch::snapshot(&args, &global),
         Action::Historical(args) => batch::historical(&args, &global),
         Action::Verify(args) => batch::verify(&args, &global),
+        Action::Explain(args) => explain::run(&args, &global),
         Action::DeadLetters(args) => letters::letters(&args, &global),
         Action::Jobs(args) => jobs::run(&args, &global),
         Action::Context(args) => context::run(&args, &global),
@@ -358,7 +362,7 @@ mod tests {
     #[test]
     fn commands_that_do_not_exist_are_told_from_those_to_come() {
         let said = |word: &str| unknown_command(&[OsString::from(word)]).to_string();
-        assert_eq!(said("explain"), "`onefold explain` is not in this version yet");
+        assert_eq!(said("compact"), "`onefold compact` is not in this version yet");
         assert_eq!(said("aply"), "there is no command `aply`; did you mean `apply`?");
     }
 }

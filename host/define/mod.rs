@@ -23,6 +23,8 @@ mod schema;
 mod tests;
 mod typed;
 mod window_text;
+mod written;
+mod yaml_text;
 
 pub use canonical::canonical_json;
 pub use catalog::{ModuleCatalog, PreparedFacts, UdfRole, Wanted};
@@ -44,3 +46,5 @@ pub use read::{
 pub use rename::{Rename, Renamed};
 pub use schema::definition_schema;
 pub use window_text::{duration_text, parse_duration, window_words};
+pub use written::{comparison_text, documents_of};
+pub use yaml_text::document_text;

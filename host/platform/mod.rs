@@ -5,26 +5,32 @@ mod build;
 mod cost;
 mod cut_over;
 mod error;
+mod explain;
 mod history;
 mod letters;
 mod materialize;
 mod peek;
 mod project;
+mod provenance;
 mod recover;
 mod since;
 mod verify;
 
 /// What work on the history runs with, for those who do not know how it is done.
 pub use crate::batch::{BatchError, BatchSettings, Progress};
+/// What an explanation is made of, for the same.
+pub use crate::batch::{ExplainedRow, ExplainedRows, ExplainedValue, Place, Refusal, Verdict};
 /// What a push is made of, for those who do not know where logs are.
 pub use crate::source::{IdempotencyKey, LogError, Records};
 pub use batch::{BatchDone, BatchRequest};
 pub use error::PlatformError;
+pub use explain::{EXPLAINED_ROWS, ExplainRequest, Explanation, ServedValue};
 pub use history::Pins;
 pub use letters::{Outcome, ReplayRequest, Replayed};
 pub use materialize::{MaterializeRequest, MaterializeSummary};
 pub use peek::{PeekRequest, Peeked, PeekedRow};
 pub use project::{Live, ProjectHost, ProjectStatus, Pushed};
+pub use provenance::{PROVENANCE_KEY, Provenance, Reproduced};
 pub use recover::{Recovery, layout_over, stored_tables};
 pub use since::CompleteSince;
 pub use verify::{Difference, Verified};

@@ -60,10 +60,15 @@ enum Request {
         out: PathBuf,
     },
     Historical {
-        entities: PathBuf,
-        features: String,
+        #[serde(default)]
+        entities: Option<PathBuf>,
+        #[serde(default)]
+        features: Option<String>,
         #[serde(default)]
         timestamp: Option<String>,
+        /// A training set to make again, instead of features.
+        #[serde(default)]
+        reproduce: Option<PathBuf>,
         out: PathBuf,
     },
     Materialize {
@@ -212,7 +217,11 @@ fn run(host: &ProjectHost, request: &Request, job: &Arc<Job>) -> Result<Option<V
             let request = BatchRequest { settings, progress };
             host.snapshot(view, as_of_us, out, request).map(serde_json::to_value)
         }
-        Request::Historical { entities, features, timestamp, out } => {
+        Request::Historical { entities, reproduce: Some(file), features: None, timestamp: None, out } => {
+            let request = BatchRequest { settings, progress };
+            serde_json::to_value(host.reproduce(file, entities.as_deref(), out, request)?)
+        }
+        Request::Historical { entities: Some(entities), features: Some(features), timestamp, reproduce: None, out } => {
             let timestamp = timestamp.as_deref().unwrap_or("event_timestamp");
             let request = BatchRequest { settings, progress };
             host.historical(entities, features, timestamp, out, request).map(serde_json::to_value)
@@ -225,6 +234,10 @@ fn run(host: &ProjectHost, request: &Request, job: &Arc<Job>) -> Result<Option<V
         Request::Rebuild { view } => {
             let views = BTreeSet::from([view.clone()]);
             host.rebuild(&views, &BatchRequest { settings, progress }).map(serde_json::to_value)
+        }
+        Request::Historical { .. } => {
+            let detail = "say `entities` and `features`, or `reproduce` (with `entities` where the labels have moved)";
+            return Err(Problem::unprocessable(detail).at("/reproduce"));
         }
     };
     match done {

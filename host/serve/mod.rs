@@ -5,6 +5,8 @@
 
 mod definitions;
 mod events;
+mod explain;
+mod explain_case;
 mod extract;
 mod features;
 mod jobs;

@@ -149,6 +149,24 @@ const IN_PROJECT: &[Operation] = &[
         ..GET
     },
     Operation {
+        path: "/explain",
+        summary: "Why a value is what it is: ?view=…&feature=…&product_id=p1",
+        parameters: &[
+            ("view", "query", "the view; required"),
+            ("feature", "query", "a value column of it; required"),
+            ("as_of", "query", "the instant, RFC 3339; that of the served value if missing, which is compared then"),
+            ("rows", "query", "so many rows are told, the last ones; 50 if missing"),
+            ("case", "query", "true: also as the YAML of a test"),
+            INT64,
+        ],
+        answers: &[
+            ("200", "Its rows in canonical order, in or out and why, and the value after each", "explained"),
+            ("404", "No such view or feature", "problem"),
+            ("422", "A key is missing or of another type, or pinned files are gone", "problem"),
+        ],
+        ..GET
+    },
+    Operation {
         path: "/dead-letters",
         summary: "Rows that could not be processed",
         parameters: &[
@@ -296,6 +314,66 @@ fn reference(schema: &str) -> Value {
 }
 
 fn schemas() -> Value {
+    let mut schemas = answer_schemas();
+    schemas["explained"] = explained();
+    schemas
+}
+
+/// Of `GET /explain`.
+fn explained() -> Value {
+    let text = || json!({ "type": "string" });
+    let whole = || json!({ "type": "integer" });
+    let maybe = || json!({ "type": ["string", "null"] });
+    let row = json!({
+        "event_time": text(), "position": text(), "file": text(), "row": whole(), "sub_row": whole(),
+        "inputs": { "type": "object" }, "in": { "type": "boolean" },
+        "verdict": { "enum": ["in", "later", "not_yet", "left", "where", "refused"] },
+        "why": maybe(), "value": {}, "reason": maybe(), "letter": maybe(),
+    });
+    let letter = json!({
+        "event_time": text(), "position": text(), "file": text(), "row": whole(), "stage": text(), "message": text(),
+        "letter": maybe(),
+    });
+    let served = json!({
+        "found": { "type": "boolean" }, "value": {}, "reason": maybe(), "event_timestamp": maybe(), "clock": maybe(),
+        "online": { "type": "boolean" },
+        "same": { "type": ["boolean", "null"], "description": "to the bit; null: failed, or not served" },
+    });
+    let list = |properties: Value| json!({ "type": "array", "items": { "type": "object", "properties": properties } });
+    let told = [
+        ("view", text()),
+        ("feature", text()),
+        ("entity", json!({ "type": "object" })),
+        ("on_demand", json!({ "type": "boolean", "description": "its inputs are told, and no rows" })),
+        ("revision", whole()),
+        ("fingerprint", text()),
+        ("udf", text()),
+        ("params", json!({ "type": "object" })),
+        ("module", text()),
+        ("inputs", json!({ "type": "array" })),
+        ("where", json!({ "type": "array", "items": { "type": "string" } })),
+        ("window", text()),
+        ("source", text()),
+        ("complete_since", maybe()),
+        ("as_of", maybe()),
+        ("status", text()),
+        ("event_timestamp", maybe()),
+        ("value", json!({})),
+        ("reason", maybe()),
+        ("served", json!({ "type": ["object", "null"], "properties": served })),
+        ("rows_total", whole()),
+        ("rows_in", whole()),
+        ("rows_not_shown", whole()),
+        ("rows", list(row)),
+        ("dead_letters", list(letter)),
+        ("dead_letters_total", whole()),
+        ("refused_unknown_entity", json!({ "type": "object", "properties": { "total": whole(), "examples": {} } })),
+        ("case", json!({ "type": "object", "properties": { "text": text(), "modules": {} } })),
+    ];
+    json!({ "type": "object", "properties": told.into_iter().map(|(name, one)| (name.to_owned(), one)).collect::<Map<_, _>>() })
+}
+
+fn answer_schemas() -> Value {
     let text = || json!({ "type": "string" });
     let whole = || json!({ "type": "integer" });
     let list = |items: Value| json!({ "type": "array", "items": items });

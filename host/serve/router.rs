@@ -2,7 +2,7 @@
 
 use super::definitions;
 use super::extract::{Options, Params, ok};
-use super::{App, Problem, events, features, jobs, letters, modules, openapi, peek, revisions};
+use super::{App, Problem, events, explain, features, jobs, letters, modules, openapi, peek, revisions};
 use crate::define::DocumentKind;
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
@@ -15,7 +15,7 @@ use serde_json::json;
 const PROJECT: &str = "/v1/projects/{project}";
 
 /// Parts of the interface that later versions bring: they answer so, not as if they were misspelt.
-const LATER: [&str; 6] = ["explain", "files", "pause", "resume", "feast", "tokens"];
+const LATER: [&str; 5] = ["files", "pause", "resume", "feast", "tokens"];
 
 /// All of the interface.
 pub fn router(app: App) -> Router {
@@ -40,7 +40,7 @@ pub(super) fn routes() -> Vec<(String, MethodRouter<App>)> {
         ("/v1/schema".to_owned(), get(definitions::get_schema)),
         ("/v1/projects".to_owned(), get(letters::get_projects)),
     ];
-    let in_project: [(&str, MethodRouter<App>); 18] = [
+    let in_project: [(&str, MethodRouter<App>); 19] = [
         ("/modules", get(modules::get_modules).post(modules::post_module)),
         ("/modules/{name}", get(modules::get_module)),
         ("/modules/{name}/{version}", get(modules::get_module_version).delete(modules::delete_module_version)),
@@ -54,6 +54,7 @@ pub(super) fn routes() -> Vec<(String, MethodRouter<App>)> {
         ("/feature-views/{name}/features/{feature}", delete(revisions::delete_feature)),
         ("/feature-views/{name}/pause", post(later)),
         ("/feature-views/{name}/resume", post(later)),
+        ("/explain", get(explain::get_explain)),
         ("/dead-letters", get(letters::get_letters)),
         ("/dead-letters/replay", post(letters::post_replay)),
         ("/status", get(letters::get_status)),

@@ -22,9 +22,11 @@ pub use {
     answer::{Answer, Ask, Cell, Known, answer, by_entity, online_instant_us, transformed},
     cases::{Case, Lookup, Status, load_cases},
     coverage::{Coverage, Situation, WindowKind},
+    filter::passes,
     random::{RandomProject, random_project},
     random_rows::Chance,
     resolve::documents,
     udf::AGGREGATES,
     value::{Row, Value, format_time_us, parse_time_us},
+    window::holds,
 };

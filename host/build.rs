@@ -13,13 +13,15 @@ use std::process::Command;
 use std::{env, fs};
 
 /// What the module is made of, below the checkout.
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 10] = [
     "udfs/Cargo.toml",
     "udfs/Cargo.lock",
     "udfs/std/Cargo.toml",
     "udfs/std/src",
     "udfs/ecommerce/Cargo.toml",
     "udfs/ecommerce/src",
+    "udfs/sessions/Cargo.toml",
+    "udfs/sessions/src",
     "sdk/rust/Cargo.toml",
     "sdk/rust/src",
 ];
@@ -64,12 +66,14 @@ fn copy(from: &Path, to: &Path) -> Result<(), Box<dyn Error>> {
 /// Makes the copy one workspace, with the lock file of `udfs/`.
 fn stage_workspace(stage: &Path) -> Result<(), Box<dyn Error>> {
     let manifest = fs::read_to_string(stage.join("udfs/Cargo.toml"))?;
-    let members = r#"members = ["std", "ecommerce"]"#;
+    let members = r#"members = ["std", "ecommerce", "sessions"]"#;
     if !manifest.contains(members) {
         return Err(format!("udfs/Cargo.toml: its members are not `{members}`; name them in host/build.rs too").into());
     }
     // The SDK is no member: its own test dependencies are not in the lock file.
-    let staged = manifest.replace(members, "members = [\"udfs/std\", \"udfs/ecommerce\"]\nexclude = [\"sdk\"]");
+    let staged = r#"members = ["udfs/std", "udfs/ecommerce", "udfs/sessions"]
+exclude = ["sdk"]"#;
+    let staged = manifest.replace(members, staged);
     fs::write(stage.join("Cargo.toml"), staged)?;
     fs::rename(stage.join("udfs/Cargo.lock"), stage.join("Cargo.lock"))?;
     fs::remove_file(stage.join("udfs/Cargo.toml"))?;

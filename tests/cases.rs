@@ -12,6 +12,7 @@ use std::path::PathBuf;
 fn runner() -> Runner {
     let mut runner = Runner::with_modules(modules()).expect("a directory for Parquet");
     runner.add_module("ecommerce", crate::modules::ecommerce().to_vec()).expect("it is what it claims to be");
+    runner.add_module("sessions", crate::modules::sessions().to_vec()).expect("it is what it claims to be");
     runner
 }
 
@@ -19,7 +20,8 @@ fn runner() -> Runner {
 fn suites(runner: &Runner) -> Vec<(String, Suite)> {
     // The header of the windows' cases says that an entity is known where nothing else is said.
     let mut directories = vec![(root().join("tests/cases/windows"), true), (root().join("tests/cases/forms"), false)];
-    directories.extend(["std", "ecommerce"].map(|module| (root().join("udfs").join(module).join("cases"), false)));
+    directories
+        .extend(["std", "ecommerce", "sessions"].map(|module| (root().join("udfs").join(module).join("cases"), false)));
     let mut suites = Vec::new();
     for (directory, known) in directories {
         let listing = std::fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));

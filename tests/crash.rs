@@ -1,5 +1,6 @@
 //! Crashes at every named point, and disks that are full: what was acknowledged is in, once, and the letters are whole.
 
+use crate::modules::trails;
 use crate::reference::{Answer, Ask, Chance, Row, Value, answer, by_entity, format_time_us};
 use crate::served::look;
 use crate::stream::open_on;
@@ -10,7 +11,7 @@ use onefold::platform::{Platform, PlatformSettings, ProjectHost, Records};
 use onefold::registry::ApplyOptions;
 use onefold::route::Groups;
 use onefold::storage::forgetful::{Fault, Forgetful};
-use onefold::stream::RefusedBy;
+use onefold::stream::{Letter, Reason, RefusedBy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,15 @@ schema: { at: timestamp, key: utf8, x: int64, number: int64 }
 kind: entity
 name: thing
 join_keys: { key: utf8 }
+---
+kind: feature_view
+name: trails
+entities: [thing]
+source: events
+allowed_lateness: 30m
+features:
+  trail: { udf: trails.trail, inputs: [number] }
+  trail_2h: { udf: trails.trail, inputs: [number], window: 2h }
 ---
 kind: feature_view
 name: stats
@@ -87,6 +97,9 @@ struct Machine {
     in_flight: BTreeSet<String>,
     /// Features added by applies.
     added: usize,
+    /// Letters of late rows, and values that batch comes to without these rows, each time they were looked at.
+    late: usize,
+    verified: u64,
 }
 
 impl Machine {
@@ -100,6 +113,8 @@ impl Machine {
             acknowledged: Vec::new(),
             in_flight: BTreeSet::new(),
             added: 0,
+            late: 0,
+            verified: 0,
         };
         machine.start().expect("an empty disk is no obstacle");
         machine.apply().expect("the definitions are sound");
@@ -137,6 +152,8 @@ impl Machine {
         let more = (0..self.added).map(|number| format!("  x_{number}: {{ udf: std.max, inputs: [x] }}\n"));
         let text = format!("{DEFINITIONS}{}", more.collect::<String>());
         let definitions = read_text("definitions", &text).expect("YAML");
+        let pushed = platform.push_module(PROJECT, "trails", trails());
+        pushed.map_err(|error| error.to_string())?;
         let applied = platform.plan(PROJECT, &definitions, &ApplyOptions::default());
         let applied = applied.and_then(|proposal| platform.apply(PROJECT, &proposal));
         applied.map(drop).map_err(|error| error.to_string())
@@ -297,9 +314,33 @@ impl Machine {
             }
         }
         let letters = host.dead_letters(None).unwrap_or_else(|error| panic!("{context}: {error}"));
+        let (late, letters): (Vec<_>, Vec<_>) = letters.into_iter().partition(|letter| letter.reason == Reason::Late);
         let found: BTreeSet<_> = letters.into_iter().map(|letter| (letter.position, letter.refused_by)).collect();
         assert_eq!(found, expected, "{context}: letters");
+        self.check_late(&host, late, context);
         found.len()
+    }
+
+    /// Each row that came too late for a feature has one letter, and no other has: with exactly these rows left out
+    /// batch comes to the streamed values, in each of whose digits is a row.
+    fn check_late(&mut self, host: &ProjectHost, late: Vec<Letter>, context: &str) {
+        let records = self.records();
+        let mut each = BTreeSet::new();
+        for letter in late {
+            assert!(each.insert((letter.position, letter.refused_by.clone())), "{context}: twice: {letter:?}");
+            let rows = records[..=letter.position as usize].iter().map(|text| &self.sent[text]);
+            let times = rows.filter(|sent| sent.broken != Broken::Whole).map(|sent| sent.row.event_time_us);
+            let times: Vec<i64> = times.collect();
+            let (own_us, before) = times.split_last().expect("its row is among them");
+            let least_us = before.iter().max().expect("something came before") - 90 * MINUTE_US;
+            assert!(*own_us <= least_us, "{context}: {own_us} is in time, {least_us} is settled at most: {letter:?}");
+        }
+        self.late += each.len();
+        let temporary = tempfile::tempdir().expect("a directory");
+        let verified = host.verify(&["trails".to_owned()], &BatchSettings::new(temporary.path()), Arc::new(|_| ()));
+        let verified = verified.unwrap_or_else(|error| panic!("{context}: {error}"));
+        assert!(verified.is_equal() && verified.failed == 0, "{context}: {verified:?}");
+        self.verified += verified.compared;
     }
 }
 
@@ -308,6 +349,7 @@ fn a_crash_at_any_point_loses_and_doubles_nothing() {
     let mut stops: BTreeMap<&str, u64> = BTreeMap::new();
     let mut reached: BTreeMap<&str, u64> = BTreeMap::new();
     let (mut compared, mut letters, mut starts_that_failed) = (0, 0, 0);
+    let (mut late, mut verified) = (0, 0);
     let seeds = std::env::var("ONEFOLD_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SEEDS);
     for (number, (point, most)) in POINTS.into_iter().chain([(ANYWHERE, 300)]).enumerate() {
         for seed in 0..seeds {
@@ -335,6 +377,8 @@ fn a_crash_at_any_point_loses_and_doubles_nothing() {
                 letters += machine.check_letters(&context);
                 compared += machine.check_values(&context);
             }
+            late += machine.late;
+            verified += machine.verified;
             for (point, hits) in machine.disk.hits() {
                 *reached.entry(point).or_default() += hits;
             }
@@ -348,11 +392,11 @@ fn a_crash_at_any_point_loses_and_doubles_nothing() {
         );
     }
     println!("{ANYWHERE}: stopped {}, while coming up {starts_that_failed}", stops[ANYWHERE]);
-    println!("{compared} values compared, {letters} letters");
+    println!("{compared} values compared, {letters} letters, {late} of late rows, {verified} values verified");
     for (point, _) in POINTS {
         assert!(stops.get(point).is_some_and(|stops| *stops > 0), "nothing ever stopped at `{point}`");
     }
-    assert!(stops[ANYWHERE] > 0 && compared > 1000 && letters > 100);
+    assert!(stops[ANYWHERE] > 0 && compared > 1000 && letters > 100 && late > 100 && verified > 1000);
 }
 
 /// Guards: one checkpoint that did not fit ended the stream for good, while pushes went on being acknowledged.

@@ -15,6 +15,7 @@ mod init;
 mod letters;
 mod life;
 mod modules;
+mod ordered;
 mod own_tests;
 mod paths;
 mod peek;

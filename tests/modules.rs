@@ -12,7 +12,25 @@ pub fn root() -> PathBuf {
 /// The bytes of the e-commerce module, in the place where the example's definitions look for it.
 pub fn ecommerce() -> &'static [u8] {
     static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
-    BYTES.get_or_init(|| {
+    BYTES.get_or_init(|| built("ecommerce"))
+}
+
+/// The bytes of the module `sessions`.
+pub fn sessions() -> &'static [u8] {
+    static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
+    BYTES.get_or_init(|| built("sessions"))
+}
+
+/// The guest's ordered aggregates.
+pub fn trails() -> &'static [u8] {
+    static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
+    BYTES.get_or_init(|| guest("trail,trail_alone"))
+}
+
+/// A module of `udfs/`, all of which are built.
+fn built(module: &str) -> Vec<u8> {
+    static UDFS: OnceLock<PathBuf> = OnceLock::new();
+    let directory = UDFS.get_or_init(|| {
         let udfs = root().join("udfs");
         let target = udfs.join("target");
         let built = Command::new(env!("CARGO"))
@@ -24,8 +42,9 @@ pub fn ecommerce() -> &'static [u8] {
             .output()
             .expect("cargo runs");
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        std::fs::read(target.join("wasm32-unknown-unknown/release/ecommerce.wasm")).expect("the module was built")
-    })
+        target.join("wasm32-unknown-unknown/release")
+    });
+    std::fs::read(directory.join(format!("{module}.wasm"))).expect("the module was built")
 }
 
 /// The guest of `host/fold/tests/guests/` with these of its UDFs, names with commas between: good ones and liars.

@@ -1,9 +1,13 @@
 //! One feature over the entities of a sorted batch: the batch host's side of the fold.
 
 use super::entities::Entities;
-use arrow::array::{Array, ArrayRef, new_null_array};
+use super::sort_row::position_of;
+use arrow::array::{Array, ArrayRef, UInt32Array, new_null_array};
 use arrow::compute::interleave;
-use onefold_fold::{Cells, Change, DamagedCell, Planner, Probe, Results, Window, persist};
+use onefold_fold::{
+    Cells, Change, DamagedCell, PendingRow, Planner, Probe, Results, RowOrder, RowPlace, Window, persist,
+    persist_ordered,
+};
 
 /// What is asked of each entity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +25,19 @@ pub(super) enum Ask {
 pub(super) struct Cell {
     pub head: Vec<u8>,
     pub tail: Vec<u8>,
+    /// Of an ordered feature's state, the rows that are not settled.
+    pub pending: Vec<PendingRow>,
+}
+
+/// What an aggregate needs that takes its rows in order.
+pub(super) struct OrderedRows {
+    /// The rows of the batch in canonical order, probes where they stand.
+    pub rows: Vec<u32>,
+    /// Their inputs.
+    pub order: RowOrder,
+    pub sub_rows: UInt32Array,
+    /// Of a state, the instant up to which rows are in it; later ones wait.
+    pub settled_us: i64,
 }
 
 /// Where a value is, or why there is none.
@@ -34,6 +51,7 @@ pub(super) struct FeatureCells<'a> {
     pub ask: Ask,
     pub feature: usize,
     pub window: Window,
+    ordered: Option<OrderedRows>,
     /// Of the entity that the batch before left unfinished; of the one that this batch leaves so, afterwards.
     pub carried: &'a mut Cell,
     /// Persisted cells of complete entities, where states are asked for.
@@ -54,12 +72,20 @@ pub(super) struct FeatureValues {
 }
 
 impl<'a> FeatureCells<'a> {
-    pub fn new(entities: &'a Entities, ask: Ask, feature: usize, window: Window, carried: &'a mut Cell) -> Self {
+    pub fn new(
+        entities: &'a Entities,
+        ask: Ask,
+        feature: usize,
+        window: Window,
+        ordered: Option<OrderedRows>,
+        carried: &'a mut Cell,
+    ) -> Self {
         FeatureCells {
             entities,
             ask,
             feature,
             window,
+            ordered,
             carried,
             states: Vec::new(),
             next_change_us: Vec::new(),
@@ -103,6 +129,33 @@ impl<'a> FeatureCells<'a> {
             false => (&[], &[]),
         }
     }
+
+    /// Whether a row waits: it is after the settle point of the state that is made.
+    fn waits(&self, row: usize) -> bool {
+        let settled_us = self.ordered.as_ref().filter(|_| self.ask == Ask::State).map(|ordered| ordered.settled_us);
+        settled_us.is_some_and(|settled_us| self.entities.times_us[row] > settled_us)
+    }
+
+    /// The waiting rows of an entity, those of the batches before among them.
+    fn pending(&self, entity: usize) -> Vec<PendingRow> {
+        let Some(ordered) = self.ordered.as_ref().filter(|_| self.ask == Ask::State) else { return Vec::new() };
+        let mut pending = match entity == 0 && self.entities.continues {
+            true => self.carried.pending.clone(),
+            false => Vec::new(),
+        };
+        for row in ordered.rows[self.entities.rows(entity)].iter().map(|row| *row as usize) {
+            if self.entities.is_row[row] && self.entities.takes_part(row, self.feature) && self.waits(row) {
+                let mut order = Vec::new();
+                ordered.order.put(self.entities.times_us[row], row, &mut order);
+                let position = position_of(self.entities.places.value(row));
+                // The arrival of a row of the log stands in the log.
+                let place = RowPlace { position, sub_row: ordered.sub_rows.value(row), arrival_us: 0 };
+                pending.push(PendingRow { order: order.into(), place });
+            }
+        }
+        pending.sort();
+        pending
+    }
 }
 
 impl Cells for FeatureCells<'_> {
@@ -119,7 +172,8 @@ impl Cells for FeatureCells<'_> {
             Ask::Probes | Ask::State => i64::MIN,
         };
         let mut plan = planner.begin(head, tail, not_before_us);
-        for row in entities.rows(entity) {
+        for at in entities.rows(entity) {
+            let row = self.ordered.as_ref().map_or(at, |ordered| ordered.rows[at] as usize);
             let time_us = entities.times_us[row];
             if !entities.is_row[row] {
                 if entities.newest_us[row].is_some() {
@@ -127,7 +181,7 @@ impl Cells for FeatureCells<'_> {
                 }
                 continue;
             }
-            if !entities.takes_part(row, self.feature) {
+            if !entities.takes_part(row, self.feature) || self.waits(row) {
                 continue;
             }
             match (self.ask, entities.next_probe_us[row]) {
@@ -169,16 +223,22 @@ impl Cells for FeatureCells<'_> {
             let change = results.write(cell, &mut cell_after.head, &mut cell_after.tail);
             let (head, tail) = self.stored(entity);
             match change {
-                Change::Nothing => cell_after = Cell { head: head.to_vec(), tail: tail.to_vec() },
+                Change::Nothing => (cell_after.head, cell_after.tail) = (head.to_vec(), tail.to_vec()),
                 Change::Head => cell_after.tail = tail.to_vec(),
                 Change::Both => {}
             }
+            cell_after.pending = self.pending(entity);
             if !complete {
                 self.left = Some(cell_after);
                 continue;
             }
             let mut bytes = Vec::new();
-            match persist(&self.window, &cell_after.head, &cell_after.tail, &mut bytes) {
+            let Cell { head, tail, pending } = &cell_after;
+            let persisted = match self.ordered {
+                Some(_) => persist_ordered(&self.window, head, tail, pending, &mut bytes),
+                None => persist(&self.window, head, tail, &mut bytes),
+            };
+            match persisted {
                 Ok(()) => self.states.push(bytes),
                 Err(damaged) => self.damaged = Some(damaged),
             }

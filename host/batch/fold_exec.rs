@@ -11,10 +11,10 @@
 
 use super::BatchError;
 use super::entities::Entities;
-use super::fold_cells::{Ask, Cell, FeatureCells, FeatureValues};
+use super::fold_cells::{Ask, Cell, FeatureCells, FeatureValues, OrderedRows};
 use super::refusal::{Refusal, RefusedBy};
 use super::rows_exec::Scan;
-use super::sort_row::{INPUTS, ORDER, SUB_ROW, place_of};
+use super::sort_row::{INPUTS, ORDER, SUB_ROW, place_of, split_order};
 use super::table_values::AsOf;
 use crate::rows::Stage;
 use arrow::array::{
@@ -34,7 +34,7 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties,
 };
 use futures::stream::{self, StreamExt};
-use onefold_fold::{FoldJob, JobError};
+use onefold_fold::{FoldJob, JobError, RowOrder};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -144,7 +144,12 @@ impl ExecutionPlan for FoldExec {
                 if next.as_ref().is_some_and(|batch| batch.num_rows() == 0) {
                     continue;
                 }
-                let Some(batch) = std::mem::replace(&mut held, next) else {
+                let (batch, next) = match (std::mem::take(&mut held), next) {
+                    (Some(batch), Some(next)) if fold.needs_instants_whole => whole_instants(batch, next)?,
+                    (batch, next) => (batch, next),
+                };
+                held = next;
+                let Some(batch) = batch else {
                     if ended {
                         return Ok(None);
                     }
@@ -160,12 +165,54 @@ impl ExecutionPlan for FoldExec {
     }
 }
 
+/// Moves the last rows of a batch before the first of the next, where these are of the same entity and instant: the
+/// order of rows of one instant is decided among all of them. Nothing is left of a batch that is one instant.
+fn whole_instants(
+    batch: RecordBatch,
+    next: RecordBatch,
+) -> Result<(Option<RecordBatch>, Option<RecordBatch>), BatchError> {
+    let instant = |batch: &RecordBatch, row: usize| {
+        let order = batch.column(ORDER).as_binary::<i32>().value(row).to_vec();
+        split_order(&order).2.then_some(order)
+    };
+    let Some(first) = instant(&next, 0) else { return Ok((Some(batch), Some(next))) };
+    let rows = batch.num_rows();
+    let start = (0..rows).rev().take_while(|row| instant(&batch, *row).as_ref() == Some(&first)).last();
+    let Some(start) = start else { return Ok((Some(batch), Some(next))) };
+    let moved = batch.slice(start, rows - start);
+    let next = arrow::compute::concat_batches(&batch.schema(), [&moved, &next])?;
+    Ok(((start > 0).then(|| batch.slice(0, start)), Some(next)))
+}
+
+/// Rows of one entity and instant in the order of their inputs, everything else where it stands.
+fn canonical_rows(entities: &Entities, inputs: &[ArrayRef]) -> Result<Vec<u32>, BatchError> {
+    let order = RowOrder::of(inputs).ok_or_else(|| BatchError::internal("an input of no kind"))?;
+    let mut rows: Vec<u32> = (0..entities.is_row.len() as u32).collect();
+    for entity in 0..entities.len() {
+        let of_entity = &mut rows[entities.rows(entity)];
+        let same = |a: &u32, b: &u32| {
+            let (a, b) = (*a as usize, *b as usize);
+            entities.is_row[a] && entities.is_row[b] && entities.times_us[a] == entities.times_us[b]
+        };
+        for tied in of_entity.chunk_by_mut(same).filter(|tied| tied.len() > 1) {
+            tied.sort_by_cached_key(|row| {
+                let mut bytes = Vec::new();
+                order.put(0, *row as usize, &mut bytes);
+                bytes
+            });
+        }
+    }
+    Ok(rows)
+}
+
 /// The fold of one partition.
 struct Fold {
     scan: Arc<Scan>,
     wanted: Wanted,
     schema: SchemaRef,
     jobs: Vec<FoldJob>,
+    /// A feature takes its rows in order: those of one entity and instant must come in one batch.
+    needs_instants_whole: bool,
     /// Key and newest row of an entity that goes on, and its state in each feature.
     open: Option<(Vec<u8>, Option<i64>)>,
     carried: Vec<Cell>,
@@ -177,7 +224,8 @@ impl Fold {
         let features = table.features.iter().zip(&scan.slice.udfs);
         let jobs: Vec<FoldJob> = features.map(|(feature, udf)| FoldJob::new(udf.clone(), feature.window)).collect();
         let carried = vec![Cell::default(); jobs.len()];
-        Fold { scan, wanted, schema, jobs, open: None, carried }
+        let needs_instants_whole = table.features.iter().any(|feature| feature.allowed_lateness_us.is_some());
+        Fold { scan, wanted, schema, jobs, needs_instants_whole, open: None, carried }
     }
 
     fn ask(&self) -> Ask {
@@ -209,11 +257,21 @@ impl Fold {
                     scan.sort.inputs.binary_search(input).map_err(|_| BatchError::internal("a column is missing"))?;
                 inputs.push(batch.column(INPUTS + place).clone());
             }
+            let ordered = match feature.allowed_lateness_us {
+                None => None,
+                Some(allowed_us) => Some(OrderedRows {
+                    rows: canonical_rows(&entities, &inputs)?,
+                    order: RowOrder::of(&inputs).ok_or_else(|| BatchError::internal("an input of no kind"))?,
+                    sub_rows: batch.column(SUB_ROW).as_primitive::<UInt32Type>().clone(),
+                    settled_us: scan.settled_us().saturating_sub(allowed_us),
+                }),
+            };
             if feature.needs_event_time {
                 let times = TimestampMicrosecondArray::from(entities.times_us.clone()).with_timezone("UTC");
                 inputs.push(Arc::new(times) as ArrayRef);
             }
-            let mut cells = FeatureCells::new(&entities, ask, number, feature.window, &mut self.carried[number]);
+            let carried = &mut self.carried[number];
+            let mut cells = FeatureCells::new(&entities, ask, number, feature.window, ordered, carried);
             let failed = self.jobs[number].run(batch.num_rows() as u32, &inputs, &mut cells).map_err(job_error)?;
             if let Some(damaged) = cells.damaged.take() {
                 return Err(BatchError::internal(damaged));

@@ -36,6 +36,8 @@ pub struct Materialized {
     pub files: BTreeMap<String, Vec<PinnedFile>>,
     /// By source the instant of its newest decoded row: the clock of the new state. None: there was no row.
     pub clock_us: BTreeMap<String, Option<i64>>,
+    /// By source the watermark up to which ordered features are settled, less their allowed lateness.
+    pub settled_us: BTreeMap<String, Option<i64>>,
     /// Entities given, those that retention has forgotten by the clock left out.
     pub entities: u64,
     /// Rows that belong to no entity, of each table.
@@ -98,6 +100,7 @@ impl BatchHost<'_> {
             done.tables.push(number);
             done.files.insert(source.clone(), pins);
             done.clock_us.insert(source.clone(), seen.newest_us);
+            done.settled_us.insert(source.clone(), seen.settled_us);
             done.entities += entities;
             done.null_keys += seen.null_keys;
         }

@@ -44,6 +44,6 @@ pub use materialize::{MaterializeAsk, Materialized, StateSink};
 pub use parquet_in::{changed_files, differing_columns, file_metadata};
 pub use refusal::{Place, Refusal, RefusalSink, RefusalSummary, Refusals, RefusedBy};
 pub use run::LogRows;
-pub use settings::{BatchHost, BatchSettings, Prepare, Progress, Rows};
+pub use settings::{BatchHost, BatchSettings, LateRows, Prepare, Progress, Rows};
 pub use snapshot::{SnapshotAsk, SnapshotSummary, snapshot_schema};
 pub use table_values::{AsOf, TableAsk, ValueAt, ValueColumns};

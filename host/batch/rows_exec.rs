@@ -9,7 +9,7 @@ use super::files::DataFile;
 use super::probes::Probes;
 use super::refusal::{Refusal, RefusalSink, RefusedBy};
 use super::run::LogRows;
-use super::settings::{BatchSettings, Progress};
+use super::settings::{BatchSettings, LateRows, Progress};
 use super::slice::Slice;
 use super::sort_row::{LOG_ORIGIN, Origin, SortSchema, Telling, pack, place_of};
 use crate::decode::{ColumnsDecoder, DecodeError, Decoded, JsonDecoder};
@@ -64,6 +64,10 @@ pub(super) struct Scan {
     pub as_of_us: Option<i64>,
     /// Event time of the newest decoded row, `i64::MIN` before the first; whole once every partition has ended.
     pub newest_us: Arc<AtomicI64>,
+    /// The same of the rows of the log alone.
+    pub newest_in_log_us: AtomicI64,
+    /// Rows of the log that came too late for some features.
+    pub late: Option<Arc<LateRows>>,
     pub null_keys: AtomicU64,
     pub rows_read: AtomicU64,
     pub rows_total: u64,
@@ -157,7 +161,7 @@ impl Scan {
                     let batch = file.with_partitions(&self.slice.source, batch)?;
                     let decoded = decoder.decode(&batch, &file.pin.path).map_err(decode_error)?;
                     let place = |record: u32| first + u64::from(record);
-                    self.rows(decoded, &Origin { number, place: &place }, BTreeMap::new(), |time| {
+                    self.rows(decoded, &Origin { number, place: &place, late: None }, BTreeMap::new(), |time| {
                         self.from_us.is_none_or(|from| from <= time) && self.to_us.is_none_or(|to| time < to)
                     })
                 });
@@ -219,7 +223,7 @@ impl Scan {
         let decoded = decoder.decode(records).map_err(decode_error)?;
         self.count(wanted);
         let place = |record: u32| places.get(record as usize).map_or(0, |(position, _)| *position);
-        let origin = Origin { number: LOG_ORIGIN, place: &place };
+        let origin = Origin { number: LOG_ORIGIN, place: &place, late: self.late.as_deref() };
         let arrival_us = |record: u32| places.get(record as usize).map_or(i64::MAX, |(_, arrival_us)| *arrival_us);
         if self.entity.is_some() {
             let future = self.future(&decoded, arrival_us);
@@ -273,6 +277,15 @@ impl Scan {
         future.map(|(record, time_us)| (*record, future_message(source, *time_us, arrival_us(*record)))).collect()
     }
 
+    /// The watermark up to which what is read is settled: the log's, or where that is empty the newest row of the
+    /// files. Known once every partition has ended; the least number where there is no row.
+    pub fn settled_us(&self) -> i64 {
+        match self.newest_in_log_us.load(Ordering::Acquire) {
+            i64::MIN => self.newest_us.load(Ordering::Acquire),
+            newest_us => newest_us.saturating_sub(self.slice.source.out_of_orderness_us),
+        }
+    }
+
     fn event_time(&self) -> usize {
         let source = &self.slice.source;
         source.columns.iter().position(|column| column.name == source.event_time).unwrap_or(0)
@@ -318,6 +331,9 @@ impl Scan {
         let batch = RowBatch::new(columns, self.event_time(), decoded.records, failures);
         let newest_us = batch.event_time_us.iter().copied().filter(|time| within(*time)).max();
         self.newest_us.fetch_max(newest_us.unwrap_or(i64::MIN), Ordering::AcqRel);
+        if origin.number == LOG_ORIGIN {
+            self.newest_in_log_us.fetch_max(newest_us.unwrap_or(i64::MIN), Ordering::AcqRel);
+        }
         let mut refused = Vec::new();
         let Slice { layout, source, transforms, .. } = &self.slice;
         let mut spaces = transforms

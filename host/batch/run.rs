@@ -47,6 +47,8 @@ pub(super) struct Run {
 pub(super) struct Seen {
     /// Event time of the source's newest decoded row.
     pub newest_us: Option<i64>,
+    /// The watermark up to which it is settled.
+    pub settled_us: Option<i64>,
     pub null_keys: u64,
 }
 
@@ -91,6 +93,7 @@ impl Run {
             (None, None) => Vec::new(),
         };
         let log = rows.logs.get(&source.name);
+        let late = rows.late.get(&source.name).cloned();
         if files.is_empty() && log.is_none() && source.batch_path.is_none() && !source.push {
             let text = format!("source `{}` has no files and no log here: add `batch:`", source.name);
             return Err(BatchError::Input(text));
@@ -111,12 +114,14 @@ impl Run {
             sort: SortSchema::of(&slice),
             slice,
             refusals: host.refusals.clone(),
+            late,
             paths: pins.iter().map(|pin| pin.path.clone()).collect(),
             from_us: rows.from_us,
             to_us: rows.to_us,
             as_of_us,
             entity,
             newest_us: Arc::new(AtomicI64::new(i64::MIN)),
+            newest_in_log_us: AtomicI64::new(i64::MIN),
             null_keys: AtomicU64::new(0),
             rows_read: AtomicU64::new(0),
             rows_total: total + asked,
@@ -155,6 +160,7 @@ impl Run {
         let newest_us = scan.newest_us.load(Ordering::Acquire);
         let seen = Seen {
             newest_us: (newest_us > i64::MIN).then_some(newest_us),
+            settled_us: (newest_us > i64::MIN).then(|| scan.settled_us()),
             null_keys: scan.null_keys.load(Ordering::Relaxed),
         };
         Ok((seen, pins))

@@ -4,14 +4,14 @@ use super::BatchError;
 use super::files::PinnedFile;
 use super::refusal::RefusalSink;
 use super::run::LogRows;
-use crate::define::{Project, UdfUse};
+use crate::define::{Digest, Project, UdfUse};
 use datafusion::execution::TaskContext;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::SessionConfig;
 use onefold_fold::{Field, Udf};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -70,7 +70,12 @@ pub struct Rows {
     /// Rows of files with `from <= event time < to` alone.
     pub from_us: Option<i64>,
     pub to_us: Option<i64>,
+    /// By source, rows of its log that came too late for ordered features, and that their values are to lack.
+    pub late: BTreeMap<String, Arc<LateRows>>,
 }
+
+/// Rows of a log by the fingerprint of the feature that lacks them: position, and which of the rows made of the record.
+pub type LateRows = BTreeMap<Digest, BTreeSet<(u64, u32)>>;
 
 /// Runs batches. Its functions wait for their end: call them outside an async task.
 pub struct BatchHost<'a> {

@@ -11,10 +11,12 @@
 
 use super::BatchError;
 use super::refusal::{Place, Refusal, RefusalSink, RefusedBy};
+use super::settings::LateRows;
 use super::slice::Slice;
 use crate::route::Keys;
 use crate::rows::{RowBatch, Stage};
 use arrow::array::{ArrayRef, BinaryBuilder, UInt32Array, UInt64Array, new_null_array};
+use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use std::collections::BTreeSet;
@@ -54,6 +56,8 @@ pub(super) struct Origin<'a> {
     pub number: u32,
     /// The row number of each record.
     pub place: &'a dyn Fn(u32) -> u64,
+    /// Of a log, which rows came too late for which features.
+    pub late: Option<&'a LateRows>,
 }
 
 /// What became of rows that take no part.
@@ -117,7 +121,7 @@ impl SortSchema {
             .collect();
         let null = |row: &usize| keys.is_null(*row) && !broken_keys.contains(row) && within(batch.event_time_us[*row]);
         let null_keys = (0..batch.rows).filter(null).count() as u64;
-        let bits = self.bits(slice, batch, &kept, &tell)?;
+        let bits = self.bits(slice, batch, origin, &kept, &tell)?;
         let mut order = BinaryBuilder::with_capacity(kept.len(), kept.len() * 32);
         let mut bytes = Vec::new();
         for row in &kept {
@@ -146,6 +150,7 @@ impl SortSchema {
         &self,
         slice: &Slice,
         batch: &RowBatch,
+        origin: &Origin<'_>,
         kept: &[u32],
         tell: &dyn Fn(usize, Stage, RefusedBy, &str),
     ) -> Result<ArrayRef, BatchError> {
@@ -162,7 +167,16 @@ impl SortSchema {
             }
             let mask =
                 batch.taking_part(&used, &feature.filter).map_err(|error| BatchError::Fold(error.to_string()))?;
-            masks.push(mask);
+            let late = origin.late.and_then(|late| late.get(&feature.fingerprint));
+            masks.push(match late {
+                None => mask,
+                Some(late) => {
+                    let is_late =
+                        |row: usize| late.contains(&((origin.place)(batch.records[row]), batch.sub_rows[row]));
+                    let takes_part = |row: usize| mask.as_ref().is_none_or(|mask| mask.value(row)) && !is_late(row);
+                    Some((0..batch.rows).map(takes_part).collect::<BooleanBuffer>())
+                }
+            });
         }
         if masks.iter().all(Option::is_none) {
             return Ok(new_null_array(&DataType::Binary, kept.len()));
@@ -225,6 +239,11 @@ pub(super) fn split_order(order: &[u8]) -> (&[u8], i64, bool) {
 
 pub(super) fn pack(origin: u32, row: u64) -> u64 {
     u64::from(origin) << PLACE_BITS | row & ((1 << PLACE_BITS) - 1)
+}
+
+/// Where a packed row stands in the log; of a row of a file none.
+pub(super) fn position_of(packed: u64) -> Option<u64> {
+    ((packed >> PLACE_BITS) as u32 == LOG_ORIGIN).then_some(packed & ((1 << PLACE_BITS) - 1))
 }
 
 pub(super) fn place_of(packed: u64, paths: &[String]) -> Place {

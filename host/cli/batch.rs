@@ -62,6 +62,9 @@ pub struct HistoricalArgs {
     /// The Parquet file to write.
     #[arg(long)]
     out: PathBuf,
+    /// Of the rows that the served values are made of, without those that the stream refused.
+    #[arg(long)]
+    as_served: bool,
     /// Print so many of its rows.
     #[arg(long, value_name = "ROWS", default_value_t = 0)]
     show: usize,
@@ -143,6 +146,7 @@ pub fn historical(args: &HistoricalArgs, global: &Global) -> anyhow::Result<Exit
     let request = json!({
         "kind": "historical", "entities": given(&args.entities)?, "features": args.features,
         "timestamp": args.timestamp, "reproduce": given(&args.reproduce)?, "out": absolute(&args.out)?,
+        "as_served": args.as_served,
     });
     let done = run_job(global, "onefold historical", &request)?;
     refused_rows(&done);

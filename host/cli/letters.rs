@@ -94,6 +94,9 @@ fn replayed(told: &Value) -> String {
     let number = |name: &str| told[name].as_u64().unwrap_or(0);
     let mut text = table(&told["letters"], &["id", "source", "position", "feature", "outcome", "message"]);
     text.push_str(&format!("\n{} refused again, {} closed", number("refused"), number("closed")));
+    if number("late") > 0 {
+        text.push_str(&format!(", {} came too late: `onefold rebuild VIEW` takes them in", number("late")));
+    }
     if number("taken") > 0 {
         text.push_str(&format!(", {} would be taken now and are missing", number("taken")));
     }

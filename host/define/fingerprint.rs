@@ -184,6 +184,9 @@ fn of_feature(lineage: &Lineage, table: &Map<String, Value>, feature: &Feature) 
     if feature.window != Window::Unbounded {
         parts.insert("window".to_owned(), json!(feature.window));
     }
+    if let Some(allowed_lateness_us) = feature.allowed_lateness_us {
+        parts.insert("allowed_lateness_us".to_owned(), json!(allowed_lateness_us));
+    }
     digest("feature", Value::Object(parts))
 }
 

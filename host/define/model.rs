@@ -160,6 +160,9 @@ pub struct Feature {
     pub outputs: Vec<Field>,
     /// Whether the UDF asked for the event time as a last input.
     pub needs_event_time: bool,
+    /// Of an aggregate that takes its rows in order: how long after the watermark a row may come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_lateness_us: Option<i64>,
     pub fingerprint: Digest,
 }
 

@@ -40,6 +40,6 @@ mod tests {
         assert_eq!(view["properties"]["kind"]["const"], "feature_view");
         assert_eq!(view["additionalProperties"], false);
         assert!(view["properties"]["features"].is_object());
-        assert!(view["properties"]["allowed_lateness"].is_null(), "{view}");
+        assert!(view["properties"]["renamed_from"].is_null(), "{view}");
     }
 }

@@ -180,8 +180,8 @@ pub struct FeatureViewDocument {
     pub online: Option<Located<OnlineIn>>,
     /// `exclusive`: a label does not see the row of its own instant.
     pub right: Option<Located<String>>,
-    #[schemars(skip)]
-    pub allowed_lateness: Option<Located<NotYet>>,
+    /// How long after the watermark a row of an ordered aggregate may come; only in a view that has one. 0 if missing.
+    pub allowed_lateness: Option<Located<String>>,
     /// Its name until now: state and values stay.
     pub renamed_from: Option<Located<String>>,
     /// After those of the source.

@@ -82,7 +82,7 @@ impl<'a> Reader<'a> {
     }
 
     #[inline]
-    fn take(&mut self, len: u64) -> Result<(usize, usize), DamagedCell> {
+    pub fn take(&mut self, len: u64) -> Result<(usize, usize), DamagedCell> {
         let start = self.at;
         let end = usize::try_from(len).ok().and_then(|len| start.checked_add(len)).filter(|end| *end <= self.end);
         self.at = end.ok_or(self.damaged())?;

@@ -1,15 +1,18 @@
 //! A module is what it claims, or it is refused: claims are tried on generated rows (rule 13 of the window rules).
+//! An aggregate that declares `ordered` is tried on them in canonical order alone.
 
 use crate::call::{FoldCall, Folded, Udf, count, op, size};
 use crate::error::{CallFailure, ClaimRefused, PrepareError};
 use crate::generate::{PROFILES, Rng, column, parameters, times};
 use crate::kind::{Field, Kind};
 use crate::module::{Module, Role};
+use crate::order::RowOrder;
 use crate::pool::Instance;
 use crate::split::refused_alone;
 use crate::wire::encode;
-use arrow::array::{Array, ArrayRef, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, UInt32Array};
 use arrow::compute::take;
+use arrow::datatypes::TimestampMicrosecondType;
 use std::cell::Cell;
 
 /// Rows of a trial: more than any small constant that a state might be bounded by, fewer than a batch.
@@ -207,7 +210,10 @@ impl Trial<'_> {
     }
 
     fn aggregate(&self, rng: &mut Rng) -> Result<(), ClaimRefused> {
-        let rows = self.accepted()?;
+        let mut rows = self.accepted()?;
+        if self.udf.ordered() {
+            self.sort(&mut rows);
+        }
         let whole = updates(0, &rows).chain([(op::EMIT, 0, 0), (op::EMIT, 0, 0)]);
         let whole = tape(whole);
         let call = self.call(1, 1, &whole, None);
@@ -241,6 +247,18 @@ impl Trial<'_> {
             self.merges(&mut instance, &rows, &wanted, rng)?;
         }
         Ok(())
+    }
+
+    /// Puts rows in canonical order, the only one that an ordered aggregate is asked about.
+    fn sort(&self, rows: &mut [u32]) {
+        let times = times(ROWS);
+        let times = times.as_primitive::<TimestampMicrosecondType>();
+        let Some(order) = RowOrder::of(&self.columns[..self.udf.prepared.spec.inputs.len()]) else { return };
+        rows.sort_by_cached_key(|row| {
+            let mut bytes = Vec::new();
+            order.put(times.value(size(*row)), size(*row), &mut bytes);
+            bytes
+        });
     }
 
     /// The one value of a call, and the state of this slot, are those of the whole.

@@ -9,6 +9,8 @@ mod window;
 
 mod cell;
 mod filter;
+mod order;
+mod pending;
 mod plan;
 mod run;
 mod split;
@@ -34,6 +36,8 @@ pub use error::{CallFailure, ClaimRefused, FoldError, ModuleRefused, PrepareErro
 pub use filter::{FilterError, mask};
 pub use kind::{Field, Kind};
 pub use module::{CONTRACT, Module, Role, UdfInfo};
+pub use order::{RowOrder, columns_of};
+pub use pending::{Pending, PendingRow, RowPlace, persist_ordered, restore_ordered};
 pub use plan::{CellPlan, Planner};
 pub use predicate::{Comparison, Literal, Operator};
 pub use run::{Cells, Change, FailedRow, FoldJob, JobError, Probe, Results};

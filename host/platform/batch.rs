@@ -1,11 +1,15 @@
 //! Batch work of a running project: over which rows, and what is said of it. Snapshots are here.
 
-use super::{PlatformError, ProjectHost};
+use super::history::Pins;
+use super::letters::late_rows;
+use super::{Live, PlatformError, ProjectHost};
 use crate::batch::{
     BatchHost, BatchSettings, LogRows, Progress, RefusalSummary, Refusals, Rows, SnapshotAsk, SnapshotSummary,
 };
-use crate::define::Project;
+use crate::define::{FeatureReference, OnDemandInput, Project};
+use crate::rows::RowSet;
 use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -50,6 +54,41 @@ impl ProjectHost {
         self.with_batch_host(project, request, |host| Ok(host.snapshot_file(&ask, &rows, out)?))
     }
 
+    /// The rows that the states of these features are made of, up to a checkpoint taken for it.
+    pub(super) fn served_rows(&self, features: &[FeatureReference]) -> Result<Rows, PlatformError> {
+        self.while_stopped(|live, stopped| {
+            let mut rows = Rows::default();
+            let mut row_sets: BTreeMap<&str, BTreeSet<&RowSet>> = BTreeMap::new();
+            let tables = tables_of(live, features);
+            let layout = &live.compiled.layout;
+            for table in tables.iter().map(|table| &layout.tables[*table]) {
+                row_sets.entry(&layout.spaces[table.space].source).or_default().insert(&table.row_set);
+            }
+            let mut bounds = BTreeSet::new();
+            for (source, row_sets) in row_sets {
+                let mut pins = Pins::default();
+                if let Some(digest) = row_sets.first().and_then(|row_set| row_set.files) {
+                    pins = Pins::load(self.storage().as_ref(), self.name(), &digest)?;
+                    bounds.insert((pins.from_us, pins.to_us));
+                }
+                if row_sets.len() > 1 || bounds.len() > 1 {
+                    return Err(PlatformError::Invalid(format!(
+                        "the states of these features are not made of the same rows (source `{source}`): ask for them \
+                         in several training sets, or run `onefold materialize` for all of them"
+                    )));
+                }
+                rows.pinned.insert(source.to_owned(), pins.files);
+                if let Some(log) = self.log(source) {
+                    let end = stopped.positions.get(source).copied().unwrap_or(0);
+                    rows.logs.insert(source.to_owned(), LogRows { log, end });
+                }
+            }
+            (rows.from_us, rows.to_us) = bounds.pop_first().unwrap_or_default();
+            rows.late = late_rows(&live.compiled, &self.dead_letters(None)?, tables.iter().copied());
+            Ok(rows)
+        })
+    }
+
     /// Files as they are, and the logs up to now.
     pub(super) fn rows_now(&self, project: &Project) -> Result<Rows, PlatformError> {
         let mut rows = Rows::default();
@@ -73,4 +112,23 @@ impl ProjectHost {
         let done = run(&host)?;
         Ok(BatchDone::of(done, &refusals.summary()))
     }
+}
+
+/// The tables that these features read, on-demand ones through their inputs.
+fn tables_of(live: &Live, features: &[FeatureReference]) -> BTreeSet<usize> {
+    let mut tables = BTreeSet::new();
+    let mut waiting: Vec<(&str, &str)> =
+        features.iter().map(|reference| (reference.view.as_str(), reference.feature.as_str())).collect();
+    while let Some((view, output)) = waiting.pop() {
+        let columns = live.compiled.layout.views.get(view).into_iter().flat_map(|view| &view.columns);
+        tables.extend(columns.filter(|column| column.field.name == output).map(|column| column.table));
+        let computed = live.revision.project.on_demand_feature_views.get(view).into_iter();
+        let computed = computed.flat_map(|view| &view.features);
+        let asked = computed.filter(|feature| feature.outputs.iter().any(|field| field.name == output));
+        waiting.extend(asked.flat_map(|feature| &feature.inputs).filter_map(|input| match input {
+            OnDemandInput::Request { .. } => None,
+            OnDemandInput::Feature { view, output, .. } => Some((view.as_str(), output.as_str())),
+        }));
+    }
+    tables
 }

@@ -79,10 +79,9 @@ impl ProjectHost {
         let mut wider = layout.clone();
         keep_earlier(&mut wider, project, &self.earlier(&live.revision)?, &records);
         let prepare = self.preparer();
-        let compiled = Compiled::new(wider, self.groups(), &prepare)
-            .or_else(|_| Compiled::new(layout, self.groups(), &prepare))
-            .map(Arc::new)?;
-        let (mut missing, mut grown) = (Vec::new(), Vec::new());
+        let mut compiled = Compiled::new(wider, self.groups(), &prepare)
+            .or_else(|_| Compiled::new(layout, self.groups(), &prepare))?;
+        let (mut missing, mut grown): (Vec<Vec<usize>>, Vec<bool>) = (Vec::new(), Vec::new());
         for (number, table) in compiled.layout.tables.iter().enumerate() {
             let standing = running.layout.tables.iter().find(|standing| standing.id == table.id);
             let longer = |one: Option<i64>, other: Option<i64>| match (one, other) {
@@ -110,7 +109,11 @@ impl ProjectHost {
             missing.push((0..table.features.len()).filter(|feature| !has_state(*feature)).collect());
             grown.push(is_longer);
         }
-        Ok(Target { project: Arc::new(project.clone()), compiled, missing, grown, pins })
+        // Later than what is begun anew, also before that was stored.
+        let newest = running.begun.iter().flat_map(BTreeMap::values).max().map_or(0, |begun| begun + 1);
+        let epoch = self.status().stream.checkpoint_epoch.max(newest);
+        compiled.begin(records.iter(), epoch, |table, feature| missing[table].contains(&feature));
+        Ok(Target { project: Arc::new(project.clone()), compiled: Arc::new(compiled), missing, grown, pins })
     }
 
     /// Builds what is missing, up to where the logs end now.
@@ -161,8 +164,14 @@ impl ProjectHost {
                 let done = host.materialize(&MaterializeAsk { layout, features: &features }, &rows, &mut sink)?;
                 entities += done.entities;
                 if let Some(newest_us) = done.clock_us.get(&source).copied().flatten() {
-                    let clock = SourceClock { clock_us: newest_us, newest_us, read_at_us: self.clock().now_us() };
-                    clocks.insert(source.clone(), clock);
+                    let settled_us = done.settled_us.get(&source).copied().flatten().unwrap_or(i64::MIN);
+                    let read_at_us = self.clock().now_us();
+                    clocks
+                        .insert(source.clone(), SourceClock { clock_us: newest_us, newest_us, read_at_us, settled_us });
+                    // From here on rows may come too late: what came before was sorted together.
+                    for group in &mut groups {
+                        group.settled_us.insert(source.clone(), settled_us);
+                    }
                 }
                 let wanted = new_things(&target.compiled, &source, &features);
                 let said = self.letters_of(&refusals.positions(), &target.compiled, &target.project, &logs)?;
@@ -171,7 +180,8 @@ impl ProjectHost {
             positions.insert(source, end.unwrap_or(0));
         }
         let steps = Arc::new(Steps::untimed());
-        let worker = Worker::new(target.compiled.clone(), Arc::new(Nowhere), 0, groups, steps.clone());
+        let mut worker = Worker::new(target.compiled.clone(), Arc::new(Nowhere), 0, groups, steps.clone());
+        worker.gather(true);
         Ok(Built { target, worker, steps, positions, clocks, letters, entities })
     }
 
@@ -257,11 +267,18 @@ impl Built {
     /// Puts what was built beside what a stream has folded, both at the same positions.
     pub fn join(self, running: &Compiled, stopped: Vec<GroupState>) -> Joined {
         let Target { project, compiled, missing, grown, .. } = self.target;
-        let mut stopped: BTreeMap<u32, Vec<Option<EntityTable>>> =
-            stopped.into_iter().map(|state| (state.group, state.tables.into_iter().map(Some).collect())).collect();
+        let mut stopped: BTreeMap<u32, GroupState> = stopped.into_iter().map(|state| (state.group, state)).collect();
         let mut groups = Vec::new();
-        for built in self.worker.into_groups() {
-            let mut standing = stopped.remove(&built.group).unwrap_or_default();
+        for mut built in self.worker.into_groups() {
+            let mut standing: Vec<Option<EntityTable>> = Vec::new();
+            if let Some(state) = stopped.remove(&built.group) {
+                standing.extend(state.tables.into_iter().map(Some));
+                built.late.extend(state.late);
+                for (source, settled_us) in state.settled_us {
+                    let own = built.settled_us.entry(source).or_insert(settled_us);
+                    *own = (*own).max(settled_us);
+                }
+            }
             let mut tables = Vec::new();
             for (number, (layout, fresh)) in compiled.layout.tables.iter().zip(built.tables).enumerate() {
                 let before = running.layout.tables.iter().position(|before| before.id == layout.id);
@@ -276,18 +293,18 @@ impl Built {
                     .iter()
                     .map(|feature| {
                         let was = before.iter().position(|before| before.fingerprint == feature.fingerprint);
-                        (feature.window, was)
+                        (feature.window, feature.allowed_lateness_us.is_some(), was)
                     })
                     .collect();
                 let is_same = columns.len() == before.len()
-                    && columns.iter().enumerate().all(|(column, (_, was))| *was == Some(column));
+                    && columns.iter().enumerate().all(|(column, (.., was))| *was == Some(column));
                 let mut table = if is_same { table } else { table.reshape(&columns) };
                 if !missing[number].is_empty() {
                     table.absorb(&missing[number], &fresh, grown[number]);
                 }
                 tables.push(table);
             }
-            groups.push(GroupState { group: built.group, tables });
+            groups.push(GroupState { tables, ..built });
         }
         let fresh = missing.iter().map(|missing| !missing.is_empty()).collect();
         Joined { project, compiled, groups, fresh, letters: self.letters }

@@ -46,7 +46,7 @@ impl ProjectHost {
                 continue;
             }
             let read =
-                rows.entry(view.source.clone()).or_insert_with(|| self.rows_of(live.as_deref(), project, &view.source));
+                rows.entry(view.source.clone()).or_insert_with(|| self.rows_to_read(live.as_deref(), project, &view.source));
             change.cost.history_rows = Some(*read);
             let known = tables.iter().find(|(layout, _)| Some(layout.entity_table) == table);
             let alike = || tables.iter().find(|(layout, _)| has_keys_of(live.as_deref(), layout, project, view));
@@ -63,7 +63,7 @@ impl ProjectHost {
     }
 
     /// The rows that a build of a source's features reads: those of the pinned files, and those of the log.
-    fn rows_of(&self, live: Option<&Live>, project: &Project, source: &str) -> u64 {
+    fn rows_to_read(&self, live: Option<&Live>, project: &Project, source: &str) -> u64 {
         let Some(lineage) = project.sources.get(source).map(|source| &source.lineage) else { return 0 };
         let log = live.and_then(|live| self.log(&live.revision.project.source_of_lineage(lineage)?.name));
         let logged = log.map_or(0, |log| log.end_position().saturating_sub(log.first_position()));

@@ -81,7 +81,13 @@ impl ProjectHost {
             built.catch_up(&stopped.positions, &logs)?;
             let (mut positions, mut clocks) = (built.positions.clone(), built.clocks.clone());
             positions.extend(stopped.positions);
-            clocks.extend(stopped.clocks);
+            for (source, clock) in stopped.clocks {
+                let built = clocks.entry(source).or_insert(clock);
+                let settled_us = built.settled_us.max(clock.settled_us);
+                // A stream that has read nothing has no clock.
+                *built = if clock.clock_us > i64::MIN { clock } else { *built };
+                built.settled_us = settled_us;
+            }
             let checkpoints = stopped.checkpoints;
             let joined = built.join(&stopped.compiled, stopped.groups);
             live.online.prepare(&joined.compiled.layout);

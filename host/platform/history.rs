@@ -7,7 +7,7 @@ use crate::storage::{Creation, Storage};
 use serde::{Deserialize, Serialize};
 
 /// Files as they were, and which of their rows were taken.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pins {
     pub files: Vec<PinnedFile>,
     /// Rows with `from <= event time < to` alone.

@@ -4,11 +4,15 @@
 //! transforms for a table, a fingerprint for a feature. A fix is a revision, and it moves exactly those. What is new
 //! in it is folded from the log's beginning, refused rows included; so a letter is open while what refused it is live,
 //! and that is all there is to know: nothing is stored when it closes, and nothing can be lost or counted twice.
+//!
+//! A row that came too late for an ordered feature is refused by what had come before it, not by what is in it. Its
+//! letter is open as long as the state that lacks the row; only building that state anew takes the row in.
 
 use super::{Live, PlatformError, ProjectHost};
+use crate::batch::LateRows;
 use crate::define::{Digest, Project, Source, intake};
 use crate::source::{LogBatch, PushLog};
-use crate::stream::{Compiled, Letter, RefusedBy, judge, load_letters};
+use crate::stream::{Compiled, Letter, Reason, RefusedBy, judge, load_letters};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -34,6 +38,8 @@ pub enum Outcome {
     Taken,
     /// What refused the row is live and refuses it again: the letter stays open.
     Refused,
+    /// It came too late, and the state that lacks it is live: only a rebuild takes it in.
+    Late,
     /// What refused the row is gone. What took its place was folded from the log, this row included.
     Closed,
 }
@@ -59,6 +65,9 @@ impl Live {
                 source.is_some_and(|source| letter.intake == Some(intake(source)))
             }
             RefusedBy::Table(digest) => columns.any(|column| layout.tables[column.table].entity_table == *digest),
+            RefusedBy::Feature(_) if letter.reason == Reason::Late => {
+                columns.any(|column| self.compiled.lacks(column.table, letter))
+            }
             RefusedBy::Feature(fingerprint) => columns.any(|column| column.fingerprint == *fingerprint),
         }
     }
@@ -78,6 +87,23 @@ impl Live {
             RefusedBy::Feature(fingerprint) => view.columns.iter().any(|column| column.fingerprint == *fingerprint),
         })
     }
+}
+
+/// The rows of logs that the state of a table lacks because they came too late, by source.
+pub(super) fn late_rows(
+    compiled: &Compiled,
+    letters: &[Letter],
+    tables: impl Iterator<Item = usize> + Clone,
+) -> BTreeMap<String, Arc<LateRows>> {
+    let mut late: BTreeMap<String, LateRows> = BTreeMap::new();
+    for letter in letters.iter().filter(|letter| letter.reason == Reason::Late) {
+        let RefusedBy::Feature(fingerprint) = letter.refused_by else { continue };
+        if tables.clone().any(|table| compiled.lacks(table, letter)) {
+            let of_source = late.entry(letter.source.clone()).or_default();
+            of_source.entry(fingerprint).or_default().insert((letter.position, letter.sub_row));
+        }
+    }
+    late.into_iter().map(|(source, rows)| (source, Arc::new(rows))).collect()
 }
 
 impl ProjectHost {
@@ -120,6 +146,7 @@ impl ProjectHost {
             let again = now.iter().find(|other| other.id() == letter.id());
             let (outcome, as_now) = match (live.is_open(letter), again) {
                 (false, _) => (Outcome::Closed, letter),
+                (true, _) if letter.reason == Reason::Late => (Outcome::Late, letter),
                 (true, Some(again)) => (Outcome::Refused, again),
                 (true, None) => (Outcome::Taken, letter),
             };

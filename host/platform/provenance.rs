@@ -26,6 +26,9 @@ pub struct Provenance {
     pub program: String,
     pub project: String,
     pub revision: u64,
+    /// Of the rows that the state is made of, without those that the stream had refused.
+    #[serde(default)]
+    pub as_served: bool,
     /// In the order of the columns.
     pub features: Vec<FeatureMade>,
     pub labels: LabelsMade,
@@ -73,24 +76,27 @@ pub struct Reproduced {
 }
 
 impl ProjectHost {
-    /// Writes the training set of a label file to a Parquet file that says what it was made of.
+    /// Writes the training set of a label file to a Parquet file that says what it was made of. `as_served`: of the
+    /// rows that the state is made of, without those that the stream refused.
     pub fn historical(
         &self,
         labels: &Path,
         features: &str,
         timestamp: &str,
         out: &Path,
+        as_served: bool,
         request: BatchRequest,
     ) -> Result<BatchDone<HistoricalSummary>, PlatformError> {
         let live = self.live()?;
         let project = &live.revision.project;
         let features = feature_references(project, features)?;
         let labels_made = labels_made(labels, timestamp).map_err(PlatformError::Invalid)?;
-        let rows = self.rows_now(project)?;
+        let rows = if as_served { self.served_rows(&features)? } else { self.rows_now(project)? };
         let ask = HistoricalAsk { labels: labels.to_owned(), features, timestamp: timestamp.to_owned() };
         self.with_batch_host(project, request, |host| {
             let made = |summary: &HistoricalSummary| {
-                provenance(project, live.revision.number, &ask, &labels_made, &rows, summary)
+                let made = provenance(project, live.revision.number, &ask, &labels_made, &rows, summary);
+                Provenance { as_served, ..made }
             };
             write(host, &ask, &rows, out, made)
         })
@@ -120,6 +126,10 @@ impl ProjectHost {
                 made.labels.size
             )),
             Ok(_) => {}
+        }
+        if made.as_served {
+            let text = "it was made with --as-served: what the stream had refused by then is not recorded";
+            gone.push(text.to_owned());
         }
         let project = self.project_then(&made, &mut gone);
         let mut rows = Rows::default();
@@ -233,6 +243,7 @@ fn provenance(
         program: program(),
         project: project.name.clone(),
         revision,
+        as_served: false,
         features: features.collect(),
         labels: labels.clone(),
         sources: sources.collect(),

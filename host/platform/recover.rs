@@ -12,7 +12,7 @@ use crate::state::{Checkpoints, TableRecord};
 use crate::storage::Storage;
 use crate::stream::{
     Bounds, Compiled, GroupState, Letter, Places, RefusedBy, RouteError, Router, Steps, StreamError, StreamParts,
-    StreamStatus, Worker, clocks_of,
+    StreamStatus, Worker, clocks_of, publish_late,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -124,14 +124,16 @@ impl Recovery<'_> {
         let checkpoints =
             Checkpoints::open(self.storage.clone(), &self.project.name, self.writer.clone(), self.groups)?
                 .with_sources(self.project.lineages());
+        publish_late(self.storage.as_ref(), &self.project.name, &checkpoints)?;
         let records = stored_tables(&checkpoints);
         let layout = layout_over(&self.project, &records)?;
         let mut wider = layout.clone();
         keep_earlier(&mut wider, &self.project, &self.earlier, &records);
-        let compiled = Compiled::new(wider, self.groups, self.prepare)
-            .or_else(|_| Compiled::new(layout, self.groups, self.prepare))
-            .map(Arc::new)?;
+        let mut compiled = Compiled::new(wider, self.groups, self.prepare)
+            .or_else(|_| Compiled::new(layout, self.groups, self.prepare))?;
         let built = built_features(&checkpoints, &compiled);
+        compiled.begin(records.iter(), checkpoints.epoch(), |table, feature| !built[table][feature]);
+        let compiled = Arc::new(compiled);
         let mut groups = Vec::new();
         for group in self.groups.all() {
             let changes = checkpoints.load(group)?;
@@ -151,12 +153,21 @@ impl Recovery<'_> {
         online.prepare(&compiled.layout);
         let steps = Arc::new(Steps::untimed());
         let mut worker = Worker::new(compiled.clone(), online.clone(), 0, groups, steps.clone());
-        let letters = self.build(&compiled, &built, &positions, &mut worker, &steps)?;
+        worker.gather(true);
+        let mut letters = self.build(&compiled, &built, &positions, &mut worker, &steps)?;
+        worker.gather(false);
         for (source, clock) in &clocks {
             worker.clock(source, clock.clock_us).map_err(StreamError::from)?;
         }
         worker.fold_all();
+        // What was built is settled as far as what was loaded. Before that none of its rows was too late.
+        worker.settle_as(|group| {
+            let clocks = checkpoints.manifest(group).into_iter().flat_map(|manifest| &manifest.clocks);
+            clocks.map(|(source, clock)| (source.clone(), clock.settled_us)).collect()
+        });
+        worker.settle(&BTreeMap::new()).map_err(StreamError::from)?;
         worker.refresh().map_err(StreamError::from)?;
+        letters.append(&mut worker.letters);
         let parts = StreamParts {
             project: self.project,
             compiled,

@@ -4,9 +4,10 @@
 //! max(clock, its newest row), which is the instant of its streamed value.
 
 use super::history::Pins;
+use super::letters::late_rows;
 use super::{Live, PlatformError, ProjectHost};
 use crate::batch::{
-    AsOf, BatchError, BatchHost, BatchSettings, LogRows, Progress, Refusals, Rows, TableAsk, ValueColumns,
+    AsOf, BatchError, BatchHost, BatchSettings, LateRows, LogRows, Progress, Refusals, Rows, TableAsk, ValueColumns,
 };
 use crate::online::{OnlineRows, OnlineStore};
 use crate::route::{Keys, decode};
@@ -69,6 +70,7 @@ impl ProjectHost {
         }
         let mut verified = self.while_stopped(|live, stopped| {
             let mut verified = Verified::default();
+            let letters = self.dead_letters(None)?;
             for (number, table) in live.compiled.layout.tables.iter().enumerate() {
                 let reads = |view: &&ViewLayout| view.columns.iter().any(|column| column.table == number);
                 let of_table: Vec<&ViewLayout> = live.compiled.layout.views.values().filter(reads).collect();
@@ -77,8 +79,9 @@ impl ProjectHost {
                 if asked.is_empty() {
                     continue;
                 }
+                let late = late_rows(&live.compiled, &letters, std::iter::once(number));
                 let compared =
-                    self.verify_table(live, stopped, number, table, &asked, settings, &progress, &mut verified);
+                    self.verify_table(live, stopped, number, table, &asked, late, settings, &progress, &mut verified);
                 match compared {
                     Ok(()) => {}
                     Err(PlatformError::Batch(error @ (BatchError::Changed { .. } | BatchError::Unreadable { .. }))) => {
@@ -108,13 +111,14 @@ impl ProjectHost {
         number: usize,
         table: &TableLayout,
         views: &[&ViewLayout],
+        late: BTreeMap<String, Arc<LateRows>>,
         settings: &BatchSettings,
         progress: &Arc<dyn Fn(Progress) + Send + Sync>,
         verified: &mut Verified,
     ) -> Result<(), PlatformError> {
         let project = &live.revision.project;
         let source = &live.compiled.layout.spaces[table.space].source;
-        let mut rows = Rows::default();
+        let mut rows = Rows { late, ..Rows::default() };
         rows.pinned.insert(source.clone(), Vec::new());
         if let Some(digest) = &table.row_set.files {
             let pins = Pins::load(self.storage().as_ref(), self.name(), digest)?;

@@ -13,6 +13,7 @@ pub fn future_message(source: &Source, event_time_us: i64, arrival_us: i64) -> S
     )
 }
 
-fn instant(us: i64) -> String {
+/// An instant for people.
+pub fn instant(us: i64) -> String {
     jiff::Timestamp::from_microsecond(us).map_or_else(|_| format!("{us} us"), |time| time.to_string())
 }

@@ -85,6 +85,8 @@ pub struct TableFeature {
     /// Comparisons with the column of each.
     pub filter: Vec<(usize, Comparison)>,
     pub window: Window,
+    /// Of an aggregate that takes its rows in order: how long after the watermark a row may come.
+    pub allowed_lateness_us: Option<i64>,
     pub outputs: Vec<Field>,
 }
 
@@ -219,6 +221,7 @@ impl Layout {
                 needs_event_time: feature.needs_event_time,
                 filter,
                 window: feature.window,
+                allowed_lateness_us: feature.allowed_lateness_us,
                 outputs: feature.outputs.clone(),
             };
             let features = &mut self.tables[table].features;

@@ -6,7 +6,7 @@ mod layout;
 mod on_demand;
 
 pub use batch::{Failure, RefusedRow, RowBatch, RowsError, Stage, Transforms};
-pub use future::future_message;
+pub use future::{future_message, instant};
 pub use layout::{
     Layout, MadeOf, RowSet, RowSpace, Step, TableFeature, TableLayout, UnknownColumn, ViewColumn, ViewLayout,
     retention_us,

@@ -48,6 +48,7 @@ pub async fn put_definitions(
         take_over: options.take("take_over"),
         expected: if_match(&headers)?,
         lock: Lock::default(),
+        alone: false,
     };
     options.finish(&["dry_run", "upgrade", "locked", "allow_breaking", "prune", "take_over"])?;
     if !dry_run {

@@ -70,6 +70,8 @@ enum Request {
         #[serde(default)]
         reproduce: Option<PathBuf>,
         out: PathBuf,
+        #[serde(default)]
+        as_served: bool,
     },
     Materialize {
         #[serde(default)]
@@ -217,14 +219,28 @@ fn run(host: &ProjectHost, request: &Request, job: &Arc<Job>) -> Result<Option<V
             let request = BatchRequest { settings, progress };
             host.snapshot(view, as_of_us, out, request).map(serde_json::to_value)
         }
-        Request::Historical { entities, reproduce: Some(file), features: None, timestamp: None, out } => {
+        Request::Historical {
+            entities,
+            reproduce: Some(file),
+            features: None,
+            timestamp: None,
+            as_served: false,
+            out,
+        } => {
             let request = BatchRequest { settings, progress };
-            serde_json::to_value(host.reproduce(file, entities.as_deref(), out, request)?)
+            host.reproduce(file, entities.as_deref(), out, request).map(serde_json::to_value)
         }
-        Request::Historical { entities: Some(entities), features: Some(features), timestamp, reproduce: None, out } => {
+        Request::Historical {
+            entities: Some(entities),
+            features: Some(features),
+            timestamp,
+            reproduce: None,
+            out,
+            as_served,
+        } => {
             let timestamp = timestamp.as_deref().unwrap_or("event_timestamp");
             let request = BatchRequest { settings, progress };
-            host.historical(entities, features, timestamp, out, request).map(serde_json::to_value)
+            host.historical(entities, features, timestamp, out, *as_served, request).map(serde_json::to_value)
         }
         Request::Materialize { views, from, to } => {
             let (from_us, to_us) = (instant("from", from)?, instant("to", to)?);

@@ -125,7 +125,7 @@ pub async fn post_replay(
             host.replay(&ReplayRequest { ids, source, feature }).map_err(|error| Problem::from(error).at(at))?;
         replayed.sort_by_key(|one| one.outcome);
         let count = |outcome| replayed.iter().filter(|one| one.outcome == outcome).count();
-        let counts = [Outcome::Taken, Outcome::Refused, Outcome::Closed].map(count);
+        let counts = [Outcome::Taken, Outcome::Refused, Outcome::Late, Outcome::Closed].map(count);
         let letters: Vec<_> = replayed.iter().map(|one| one.letter.clone()).collect();
         let names = host.refusing_features(&letters)?;
         let told = replayed.iter().take(LETTERS_SHOWN).map(|one| {
@@ -143,7 +143,8 @@ pub async fn post_replay(
             })
         });
         let told = told.collect::<Value>();
-        ok(&json!({ "letters": told, "taken": counts[0], "refused": counts[1], "closed": counts[2] }))
+        let [taken, refused, late, closed] = counts;
+        ok(&json!({ "letters": told, "taken": taken, "refused": refused, "late": late, "closed": closed }))
     })
     .await
 }
@@ -152,6 +153,10 @@ pub async fn post_replay(
 fn outcome_text(replayed: &Replayed) -> String {
     match replayed.outcome {
         Outcome::Refused => format!("refused again: {}", replayed.letter.message),
+        Outcome::Late => {
+            "a late row cannot be replayed, what came after it is settled: `onefold rebuild VIEW` takes it in"
+                .to_owned()
+        }
         Outcome::Closed if replayed.now.is_empty() => {
             "nothing to do: what refused the row is gone, what took its place counts it".to_owned()
         }

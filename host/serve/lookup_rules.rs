@@ -51,6 +51,7 @@ impl World {
                 needs_event_time: false,
                 filter: Vec::new(),
                 window: Window::Unbounded,
+                allowed_lateness_us: None,
                 outputs: vec![field.clone()],
             };
             layout.tables.push(TableLayout {
@@ -81,6 +82,7 @@ impl World {
                 window: Window::Unbounded,
                 outputs: vec![field],
                 needs_event_time: false,
+                allowed_lateness_us: None,
                 fingerprint,
             });
         }

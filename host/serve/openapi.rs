@@ -449,10 +449,10 @@ fn answer_schemas() -> Value {
         "replayed": object(json!({
             "letters": list(object(json!({
                 "id": text(), "source": text(), "position": text(), "feature": { "type": ["string", "null"] },
-                "outcome": { "enum": ["taken", "refused", "closed"] }, "open": { "type": "boolean" },
+                "outcome": { "enum": ["taken", "refused", "late", "closed"] }, "open": { "type": "boolean" },
                 "reason": text(), "message": text(), "refused_now": list(text()),
             }))),
-            "taken": whole(), "refused": whole(), "closed": whole(),
+            "taken": whole(), "refused": whole(), "late": whole(), "closed": whole(),
         })),
     })
 }

@@ -37,6 +37,9 @@ pub struct Manifest {
     pub clocks: BTreeMap<String, SourceClock>,
     /// The tables of the state, with the row set of each.
     pub tables: Vec<TableRecord>,
+    /// What came too late for an ordered feature since the manifest before: letters, which count with this manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late: Option<FileRange>,
 }
 
 /// The clock of a source, as far as it is known here.
@@ -47,6 +50,19 @@ pub struct SourceClock {
     pub newest_us: i64,
     /// Wall time at which the last row was read: from there on, idle time counts.
     pub read_at_us: i64,
+    /// The watermark of a stored barrier, which never goes back: what is not after it, less a feature's allowed
+    /// lateness, is settled. The least number before the first.
+    #[serde(default = "never", skip_serializing_if = "is_never")]
+    pub settled_us: i64,
+}
+
+fn never() -> i64 {
+    i64::MIN
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_never(instant_us: &i64) -> bool {
+    *instant_us == i64::MIN
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +77,9 @@ pub struct TableRecord {
     pub id: Digest,
     pub row_set: RowSet,
     pub fingerprints: Vec<Digest>,
+    /// Of the ordered ones, the epoch after which their state was begun: what was late up to there is in it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub begun: BTreeMap<Digest, u64>,
 }
 
 /// Why state could not be stored or loaded.
@@ -99,6 +118,8 @@ pub struct GroupPart {
     pub bytes: Vec<u8>,
     /// The bytes are all of the group's state, not only what changed.
     pub full: bool,
+    /// Letters of rows that came too late, as they are stored; often none.
+    pub late: Vec<u8>,
 }
 
 /// What holds for all groups of a checkpoint.
@@ -202,6 +223,24 @@ impl Checkpoints {
         Ok(changes)
     }
 
+    /// The letters that came with the newest manifests: for each checkpoint its name, and what its groups say.
+    pub fn late_letters(&self) -> Result<BTreeMap<String, Vec<u8>>, CheckpointError> {
+        let mut letters: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+        for manifest in self.newest.values() {
+            let Some(file) = &manifest.late else { continue };
+            let bytes = self.storage.read_range(&file.path, file.offset, file.length as usize)?.unwrap_or_default();
+            let sound = bytes.split_last_chunk::<4>().filter(|(letters, checksum)| {
+                bytes.len() as u64 == file.length && crc32fast::hash(letters) == u32::from_le_bytes(**checksum)
+            });
+            let (said, _) = sound.ok_or_else(|| CheckpointError::Damaged {
+                path: file.path.clone(),
+                reason: "the letters of late rows are not what was written".into(),
+            })?;
+            letters.entry(format!("{:020}-{}", manifest.epoch, manifest.writer)).or_default().extend_from_slice(said);
+        }
+        Ok(letters)
+    }
+
     /// Stores a checkpoint durably: the delta, then the groups' manifests. A crash in between leaves some groups at
     /// the epoch before, which is a state like any other: their rows are read again, the others drop them. After an
     /// error of storage the same parts can be committed again: what they say twice holds once.
@@ -209,13 +248,20 @@ impl Checkpoints {
         let epoch = self.epoch() + 1;
         let path = format!("projects/{}/state/{epoch:020}-{:06}-{}.delta", self.project, self.generation, self.writer);
         let mut delta = Vec::new();
-        let mut ranges = BTreeMap::new();
+        let (mut ranges, mut late) = (BTreeMap::new(), BTreeMap::new());
         for part in parts {
             if !part.bytes.is_empty() {
                 let range =
                     FileRange { path: path.clone(), offset: delta.len() as u64, length: part.bytes.len() as u64 };
                 ranges.insert(part.group, range);
                 delta.extend_from_slice(&part.bytes);
+            }
+            if !part.late.is_empty() {
+                let offset = delta.len() as u64;
+                delta.extend_from_slice(&part.late);
+                delta.extend_from_slice(&crc32fast::hash(&part.late).to_le_bytes());
+                let length = delta.len() as u64 - offset;
+                late.insert(part.group, FileRange { path: path.clone(), offset, length });
             }
         }
         // A create that failed may have come as far as the name.
@@ -239,6 +285,7 @@ impl Checkpoints {
                 positions: barrier.positions.clone(),
                 clocks: barrier.clocks.clone(),
                 tables: barrier.tables.clone(),
+                late: late.remove(&part.group),
             };
             self.create_manifest(part.group, manifest)?;
             self.storage.crash_point("between the manifests")?;
@@ -275,7 +322,7 @@ impl Checkpoints {
                 if epoch + KEEP_MANIFESTS < newest.epoch {
                     self.storage.delete(&path)?;
                 } else if let Some(manifest) = self.read_manifest(&path)? {
-                    named.extend(manifest.files.into_iter().map(|file| file.path));
+                    named.extend(manifest.files.into_iter().chain(manifest.late).map(|file| file.path));
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use crate::arena::{Arena, Slice};
 use hashbrown::HashTable;
-use onefold_fold::{DamagedCell, Window, persist, restore};
+use onefold_fold::{DamagedCell, Pending, Window, persist, persist_ordered, restore, restore_ordered};
 use std::collections::BTreeMap;
 
 /// An entity's number in its table. Numbers of dropped entities are given again.
@@ -35,6 +35,11 @@ pub struct EntityTable {
     free: Vec<EntityNumber>,
     /// One for each feature.
     windows: Vec<Window>,
+    /// Which features take their rows in order.
+    ordered: Vec<bool>,
+    /// Their waiting rows, by feature. A cell that has none is not here.
+    pending: BTreeMap<(usize, EntityNumber), Pending>,
+    pending_bytes: usize,
     /// Entity by entity, in the order of `windows`.
     cells: Vec<Cell>,
     arena: Arena,
@@ -48,12 +53,17 @@ pub struct EntityTable {
 }
 
 impl EntityTable {
-    pub fn new(windows: impl IntoIterator<Item = Window>) -> EntityTable {
+    /// For each feature its window, and whether it takes its rows in order.
+    pub fn new(features: impl IntoIterator<Item = (Window, bool)>) -> EntityTable {
+        let (windows, ordered) = features.into_iter().unzip();
         EntityTable {
             index: HashTable::new(),
             entities: Vec::new(),
             free: Vec::new(),
-            windows: windows.into_iter().collect(),
+            windows,
+            ordered,
+            pending: BTreeMap::new(),
+            pending_bytes: 0,
             cells: Vec::new(),
             arena: Arena::default(),
             timers: BTreeMap::new(),
@@ -62,22 +72,34 @@ impl EntityTable {
         }
     }
 
-    /// The same entities with other columns: for each one its window, and the column that it was (none: it is empty
+    /// The same entities with other columns: for each one its window, whether it takes its rows in order, and the column
+    /// that it was (none: it is empty
     /// as yet). All entities count as changed, so that the next checkpoint holds the new columns.
-    pub fn reshape(mut self, columns: &[(Window, Option<usize>)]) -> EntityTable {
+    pub fn reshape(mut self, columns: &[(Window, bool, Option<usize>)]) -> EntityTable {
         let before = self.windows.len();
         let mut cells = Vec::with_capacity(self.entities.len() * columns.len());
         for number in 0..self.entities.len() {
             let old = &mut self.cells[number * before..(number + 1) * before];
             cells.extend(
-                columns.iter().map(|(_, was)| was.map_or(Cell::default(), |was| std::mem::take(&mut old[was]))),
+                columns.iter().map(|(.., was)| was.map_or(Cell::default(), |was| std::mem::take(&mut old[was]))),
             );
             for dropped in old {
                 self.arena.remove(&mut dropped.head);
                 self.arena.remove(&mut dropped.tail);
             }
         }
-        self.windows = columns.iter().map(|(window, _)| *window).collect();
+        let mut pending = std::mem::take(&mut self.pending);
+        for (column, (.., was)) in columns.iter().enumerate() {
+            let Some(was) = *was else { continue };
+            let waiting: Vec<(usize, EntityNumber)> =
+                pending.range((was, 0)..=(was, EntityNumber::MAX)).map(|(place, _)| *place).collect();
+            for place in waiting {
+                self.pending.extend(pending.remove(&place).map(|rows| ((column, place.1), rows)));
+            }
+        }
+        self.pending_bytes = self.pending.values().map(Pending::bytes).sum();
+        self.ordered = columns.iter().map(|(_, ordered, _)| *ordered).collect();
+        self.windows = columns.iter().map(|(window, ..)| *window).collect();
         self.cells = cells;
         let known: Vec<EntityNumber> = self.numbers().collect();
         known.into_iter().for_each(|number| self.mark_dirty(number));
@@ -99,6 +121,10 @@ impl EntityTable {
             for column in columns {
                 self.set_head(*column, own, other.head(*column, number));
                 self.set_tail(*column, own, other.tail(*column, number));
+                if self.ordered[*column] {
+                    let waiting = other.pending(*column, number).cloned().unwrap_or_default();
+                    self.edit_pending(*column, own, |pending| *pending = waiting);
+                }
             }
         }
     }
@@ -122,9 +148,9 @@ impl EntityTable {
         self.index.is_empty()
     }
 
-    /// Bytes of keys and states.
+    /// Bytes of keys and states, waiting rows among them.
     pub fn state_bytes(&self) -> usize {
-        self.arena.live_bytes()
+        self.arena.live_bytes() + self.pending_bytes
     }
 
     /// The entity of this key, if it is known.
@@ -180,6 +206,11 @@ impl EntityTable {
             self.arena.remove(&mut cell.head);
             self.arena.remove(&mut cell.tail);
         }
+        for column in (0..columns).filter(|column| self.ordered[*column]) {
+            if let Some(gone) = self.pending.remove(&(column, number)) {
+                self.pending_bytes -= gone.bytes();
+            }
+        }
         self.free.push(number);
     }
 
@@ -229,6 +260,31 @@ impl EntityTable {
     pub fn set_tail(&mut self, column: usize, number: EntityNumber, bytes: &[u8]) {
         let cell = self.cell(column, number);
         self.arena.set(&mut self.cells[cell].tail, bytes);
+    }
+
+    /// The waiting rows of an ordered feature; none where no row waits.
+    pub fn pending(&self, column: usize, number: EntityNumber) -> Option<&Pending> {
+        self.pending.get(&(column, number))
+    }
+
+    /// Changes the waiting rows of an ordered feature.
+    pub fn edit_pending<T>(&mut self, column: usize, number: EntityNumber, edit: impl FnOnce(&mut Pending) -> T) -> T {
+        let pending = self.pending.entry((column, number)).or_default();
+        let before = pending.bytes();
+        let edited = edit(pending);
+        self.pending_bytes = self.pending_bytes - before + pending.bytes();
+        if pending.is_empty() {
+            self.pending_bytes -= pending.bytes();
+            self.pending.remove(&(column, number));
+        }
+        edited
+    }
+
+    /// The entities in which rows of an ordered feature wait that are not after this instant, ascending by number.
+    pub fn to_settle(&self, column: usize, settled_us: i64) -> Vec<EntityNumber> {
+        let of_feature = self.pending.range((column, 0)..=(column, EntityNumber::MAX));
+        let settles = |pending: &Pending| pending.rows().first().is_some_and(|row| row.event_time_us() <= settled_us);
+        of_feature.filter(|(_, pending)| settles(pending)).map(|((_, number), _)| *number).collect()
     }
 
     /// Sets the entity's timer. It may ring earlier than asked (an earlier one stands), never later.
@@ -287,13 +343,26 @@ impl EntityTable {
 
     /// Appends the persisted form of a cell.
     pub fn persist(&self, column: usize, number: EntityNumber, out: &mut Vec<u8>) -> Result<(), DamagedCell> {
-        persist(&self.windows[column], self.head(column, number), self.tail(column, number), out)
+        let (window, head, tail) = (&self.windows[column], self.head(column, number), self.tail(column, number));
+        match self.ordered[column] {
+            true => {
+                let pending = self.pending(column, number).map_or(&[][..], Pending::rows);
+                persist_ordered(window, head, tail, pending, out)
+            }
+            false => persist(window, head, tail, out),
+        }
     }
 
     /// Sets a cell from its persisted form.
     pub fn restore(&mut self, column: usize, number: EntityNumber, persisted: &[u8]) -> Result<(), DamagedCell> {
         let (mut head, mut tail) = (Vec::new(), Vec::new());
-        restore(&self.windows[column], persisted, &mut head, &mut tail)?;
+        match self.ordered[column] {
+            true => {
+                let restored = restore_ordered(&self.windows[column], persisted, &mut head, &mut tail)?;
+                self.edit_pending(column, number, |pending| *pending = restored);
+            }
+            false => restore(&self.windows[column], persisted, &mut head, &mut tail)?,
+        }
         self.set_head(column, number, &head);
         self.set_tail(column, number, &tail);
         Ok(())

@@ -1,9 +1,12 @@
 //! A layout with its UDFs prepared: what worker threads run.
 
-use crate::define::UdfUse;
+use super::letter::{Letter, RefusedBy};
+use crate::define::{Digest, UdfUse};
 use crate::route::Groups;
 use crate::rows::{Layout, Transforms};
+use crate::state::TableRecord;
 use onefold_fold::{Field, Udf};
+use std::collections::BTreeMap;
 
 /// Everything one revision of a project runs. Shared by all threads.
 pub struct Compiled {
@@ -12,6 +15,8 @@ pub struct Compiled {
     pub transforms: Transforms,
     /// For each table, for each of its features.
     pub udfs: Vec<Vec<Udf>>,
+    /// For each table, its ordered features by fingerprint with the epoch after which their state was begun.
+    pub begun: Vec<BTreeMap<Digest, u64>>,
 }
 
 /// A UDF that a registered definition uses cannot be prepared any more.
@@ -47,6 +52,36 @@ impl Compiled {
             };
             udfs.push(table.features.iter().map(of).collect::<Result<Vec<_>, _>>()?);
         }
-        Ok(Compiled { layout, groups, transforms, udfs })
+        let begun = vec![BTreeMap::new(); layout.tables.len()];
+        Ok(Compiled { layout, groups, transforms, udfs, begun })
+    }
+
+    /// Says after which checkpoint the state of ordered features was begun: what is recorded of that which has some
+    /// (`is_new` does not say otherwise), and for the rest this epoch.
+    pub fn begin<'r>(
+        &mut self,
+        records: impl Iterator<Item = &'r TableRecord> + Clone,
+        epoch: u64,
+        is_new: impl Fn(usize, usize) -> bool,
+    ) {
+        for (number, (table, begun)) in self.layout.tables.iter().zip(&mut self.begun).enumerate() {
+            for (place, feature) in table.features.iter().enumerate() {
+                if feature.allowed_lateness_us.is_some() {
+                    let of_table = records.clone().filter(|record| record.id == table.id && !is_new(number, place));
+                    let recorded = of_table.filter_map(|record| record.begun.get(&feature.fingerprint)).max();
+                    begun.insert(feature.fingerprint, recorded.copied().unwrap_or(epoch));
+                }
+            }
+        }
+    }
+
+    /// Whether a table's state of an ordered feature is the one that lacks a late letter's row.
+    pub fn lacks(&self, table: usize, letter: &Letter) -> bool {
+        match &letter.refused_by {
+            RefusedBy::Feature(fingerprint) => {
+                letter.begun.is_some() && self.begun[table].get(fingerprint).copied() == letter.begun
+            }
+            RefusedBy::All | RefusedBy::Table(_) => false,
+        }
     }
 }

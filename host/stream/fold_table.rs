@@ -3,6 +3,8 @@
 //! Rows of one entity are brought together first, so that the state is touched once an entity and batch, and each
 //! feature is one call of its module for all entities of all groups that the thread owns.
 
+use super::fold_ordered::{Asked, OrderedFold, OrderedRefusal};
+use super::router::Places;
 use super::steps::{Lap, Step};
 use crate::online::{FeatureWrite, NewValue, OnlineBatch, OnlineEntity, OnlineError, OnlineStore};
 use crate::route::{Groups, Keys};
@@ -11,6 +13,7 @@ use crate::state::{EntityNumber, EntityTable};
 use arrow::array::ArrayRef;
 use arrow::buffer::BooleanBuffer;
 use onefold_fold::{Cells, Change, FailedRow, FoldJob, JobError, Planner, Probe, Results, Window};
+use std::collections::BTreeMap;
 
 /// The tables of one kind in the groups that a thread owns, by group; groups of others are `None`.
 pub type GroupTables<'a> = Vec<Option<&'a mut EntityTable>>;
@@ -37,14 +40,14 @@ pub struct FeatureRefusal {
 /// The entities that one batch touches, each once, with its rows.
 #[derive(Default)]
 pub struct Touched {
-    groups: Vec<u32>,
-    numbers: Vec<EntityNumber>,
+    pub(super) groups: Vec<u32>,
+    pub(super) numbers: Vec<EntityNumber>,
     hashes: Vec<u64>,
     /// Entities met for the first time: every feature has a value from now on.
     is_new: Vec<bool>,
     /// Rows of entity `i`: `rows[starts[i]..starts[i + 1]]`.
-    starts: Vec<u32>,
-    rows: Vec<u32>,
+    pub(super) starts: Vec<u32>,
+    pub(super) rows: Vec<u32>,
     as_of_us: Vec<i64>,
     next_change_us: Vec<i64>,
     // Scratch of the grouping.
@@ -120,6 +123,19 @@ impl Touched {
         }
     }
 
+    /// The entities that have a value of an ordered feature to be written; `taken`: which have new rows.
+    fn asked(&self, window: &Window, taken: &[bool]) -> Vec<Asked> {
+        let windowed = !matches!(window, Window::Unbounded);
+        let asks = |entity: &usize| windowed || taken[*entity] || self.is_new[*entity];
+        let asked = |entity: usize| Asked {
+            entity: entity as u32,
+            group: self.groups[entity],
+            number: self.numbers[entity],
+            as_of_us: self.as_of_us[entity],
+        };
+        (0..self.len()).filter(asks).map(asked).collect()
+    }
+
     /// Groups rows by key: `first_rows`, `starts` and `rows`, entities in the order of their first row.
     fn group_rows(&mut self, keys: &Keys, rows: &[u32]) {
         let capacity = (rows.len() * 2).next_power_of_two().max(16);
@@ -173,6 +189,26 @@ pub struct TableFold<'a> {
     /// The features that are folded, by their places in the table.
     pub features: &'a [usize],
     pub online: &'a dyn OnlineStore,
+    pub ordered: Ordered<'a>,
+}
+
+/// What ordered features need besides.
+#[derive(Clone, Copy)]
+pub struct Ordered<'a> {
+    /// Where the rows of the batch stand.
+    pub places: &'a Places,
+    /// The watermark that each group has stored; a group without one takes every row.
+    pub settled_us: &'a BTreeMap<u32, i64>,
+    /// Rows are gathered and nothing is folded: a build's values are wanted at its end.
+    pub gathers: bool,
+}
+
+/// What was refused of a batch.
+#[derive(Default)]
+pub struct Refused {
+    pub rows: Vec<FeatureRefusal>,
+    /// By features that take rows in order; these may have come in an earlier batch.
+    pub ordered: Vec<OrderedRefusal>,
 }
 
 /// Folds the rows of the touched entities, writes the values online and sets the timers. Returns what features refused.
@@ -182,14 +218,26 @@ pub fn fold_touched(
     touched: &mut Touched,
     batch: &RowBatch,
     lap: &mut Lap<'_>,
-) -> Result<Vec<FeatureRefusal>, FoldTableError> {
-    let TableFold { layout, jobs, features, online } = fold;
-    let mut refusals = Vec::new();
+) -> Result<Refused, FoldTableError> {
+    let TableFold { layout, jobs, features, online, ordered } = fold;
+    let mut refused = Refused::default();
     let mut written = Vec::with_capacity(features.len());
     for feature in features {
         let spec = &layout.features[*feature];
         let used = spec.used_columns();
         let taking_part = batch.taking_part(&used, &spec.filter)?;
+        if spec.allowed_lateness_us.is_some() {
+            let (job, refusals) = (&mut jobs[*feature], &mut refused.ordered);
+            let mut fold = OrderedFold { tables, job, spec, column: *feature, refusals };
+            let taken = fold.take(touched, batch, taking_part.as_ref(), ordered.places, ordered.settled_us)?;
+            if !ordered.gathers {
+                let asked = touched.asked(&spec.window, &taken);
+                let (chunks, values) = fold.values(&asked, &mut touched.next_change_us)?;
+                written.push((*feature, chunks, values, asked.iter().map(|asked| asked.entity).collect()));
+            }
+            lap.end(Step::Call);
+            continue;
+        }
         let columns = batch.inputs_of(&spec.inputs, spec.needs_event_time);
         let mut active = Vec::with_capacity(touched.len());
         for entity in 0..touched.len() {
@@ -217,7 +265,7 @@ pub fn fold_touched(
             lap: &mut *lap,
         };
         let failed: Vec<FailedRow> = jobs[*feature].run(batch.rows as u32, &columns, &mut cells)?;
-        refusals.extend(failed.into_iter().map(|failed| FeatureRefusal {
+        refused.rows.extend(failed.into_iter().map(|failed| FeatureRefusal {
             feature: *feature,
             row: failed.row,
             message: failed.message,
@@ -238,13 +286,23 @@ pub fn fold_touched(
         }
     }
     lap.end(Step::Online);
-    Ok(refusals)
+    Ok(refused)
 }
 
 /// Where a probe's value is: chunk and row, or the reason why there is none.
-enum Value {
+pub(super) enum Value {
     Row { chunk: u32, row: u32, reason: Option<Box<str>> },
     Failed(Box<str>),
+}
+
+impl Value {
+    /// The same value, its chunk behind so many others.
+    pub fn behind(self, chunks: u32) -> Value {
+        match self {
+            Value::Row { chunk, row, reason } => Value::Row { chunk: chunk + chunks, row, reason },
+            failed @ Value::Failed(_) => failed,
+        }
+    }
 }
 
 type Written = (usize, Vec<Vec<ArrayRef>>, Vec<Value>, Vec<u32>);

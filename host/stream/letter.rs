@@ -2,6 +2,7 @@
 
 use crate::define::Digest;
 use crate::rows::Stage;
+use crate::state::{CheckpointError, Checkpoints};
 use crate::storage::{Creation, Storage, StorageError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -26,6 +27,8 @@ pub enum Reason {
     Future,
     Transform,
     Fold,
+    /// It came after its time had been settled, to a feature that takes rows in order.
+    Late,
 }
 
 /// One letter. The same row refused by the same thing is the same letter, however often it is read.
@@ -49,6 +52,9 @@ pub struct Letter {
     pub module: Option<Digest>,
     /// Arrival of the record, microseconds since the epoch, UTC.
     pub arrival_us: i64,
+    /// Of a late row: the epoch after which the state that lacks it was begun. One that is begun later has the row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun: Option<u64>,
 }
 
 impl Letter {
@@ -66,13 +72,7 @@ pub fn store(storage: &dyn Storage, project: &str, name: &str, letters: &[Letter
     if letters.is_empty() {
         return Ok(());
     }
-    let mut lines = Vec::new();
-    for letter in letters {
-        if let Ok(line) = serde_json::to_vec(letter) {
-            lines.extend_from_slice(&line);
-            lines.push(b'\n');
-        }
-    }
+    let lines = lines(letters);
     let path = format!("{}{name}.jsonl", prefix(project));
     match storage.create(&path, &lines)? {
         Creation::Created => Ok(()),
@@ -80,6 +80,29 @@ pub fn store(storage: &dyn Storage, project: &str, name: &str, letters: &[Letter
         Creation::AlreadyExists if storage.read(&path)?.as_deref() == Some(lines.as_slice()) => Ok(()),
         Creation::AlreadyExists => Err(StorageError::Invalid(format!("letters `{name}` were written before"))),
     }
+}
+
+/// Letters as they are stored: a line each.
+pub fn lines(letters: &[Letter]) -> Vec<u8> {
+    let mut lines = Vec::new();
+    for letter in letters {
+        if let Ok(line) = serde_json::to_vec(letter) {
+            lines.extend_from_slice(&line);
+            lines.push(b'\n');
+        }
+    }
+    lines
+}
+
+/// Stores the letters of late rows where the others are. They have come with manifests: that a row was late is true
+/// only once its checkpoint is stored. What was stored before stays as it is; it may say more, never less.
+pub fn publish_late(storage: &dyn Storage, project: &str, checkpoints: &Checkpoints) -> Result<(), CheckpointError> {
+    for (name, lines) in checkpoints.late_letters()? {
+        match storage.create(&format!("{}{name}-late.jsonl", prefix(project)), &lines)? {
+            Creation::Created | Creation::AlreadyExists => {}
+        }
+    }
+    Ok(())
 }
 
 /// All stored letters of a project, each once as it was written last, by source and position.

@@ -1,6 +1,7 @@
 //! The streaming host: from a source's log through decode, transforms and routing to shards, fold and online store.
 
 mod compiled;
+mod fold_ordered;
 mod fold_table;
 mod judge;
 mod letter;
@@ -12,9 +13,10 @@ mod steps;
 mod worker;
 
 pub use compiled::{CompileError, Compiled};
-pub use fold_table::{FeatureRefusal, FoldTableError, GroupTables, TableFold, Touched, fold_touched};
+pub use fold_ordered::OrderedRefusal;
+pub use fold_table::{FeatureRefusal, FoldTableError, GroupTables, Ordered, Refused, TableFold, Touched, fold_touched};
 pub use judge::judge;
-pub use letter::{Letter, Reason, RefusedBy, load as load_letters, store as store_letters};
+pub use letter::{Letter, Reason, RefusedBy, load as load_letters, publish_late, store as store_letters};
 pub use router::{Bounds, Places, RouteError, Routed, RoutedTable, Router};
 pub use runtime::{Stopped, Stream, StreamError, StreamParts, StreamSettings, Watch};
 pub use status::{SourceStatus, StreamStatus, TableStatus};

@@ -31,6 +31,8 @@ pub(super) struct SourceReader {
     pub router: Router,
     pub out_of_orderness_us: i64,
     pub clock: SourceClock,
+    /// Of the rows that were read here; settle points follow it at barriers.
+    pub watermark_us: i64,
 }
 
 /// The thread that reads the logs, advances clocks and stores checkpoints.
@@ -51,6 +53,8 @@ pub(super) struct Reader {
     /// When a checkpoint was stored last, or tried.
     pub checkpointed_at_us: u64,
     pub unstored: Option<Unstored>,
+    /// Letters of late rows are in the last checkpoint and nowhere else yet.
+    pub unpublished: bool,
 }
 
 /// A checkpoint that was taken and could not be stored, or not wholly. Its changes are in no later one, so it is
@@ -111,7 +115,7 @@ impl Reader {
                 std::thread::sleep(WAIT);
             }
             let since_us = self.clock.monotonic_us().saturating_sub(self.checkpointed_at_us);
-            let wanted = (self.changed || self.unstored.is_some()) && self.is_level();
+            let wanted = (self.changed || self.unstored.is_some() || self.unpublished) && self.is_level();
             if wanted && (self.urgent || since_us as i64 >= self.settings.checkpoint_every_us) {
                 self.urgent = false;
                 self.checkpoint().or_else(|error| self.try_again_later(error))?;
@@ -163,6 +167,8 @@ impl Reader {
             source.clock.newest_us = source.clock.newest_us.max(newest_us);
             let watermark_us = source.clock.newest_us.saturating_sub(source.out_of_orderness_us);
             source.clock.clock_us = source.clock.clock_us.max(watermark_us);
+            // By the log alone: files may hold newer rows, after which nothing here would be in time.
+            source.watermark_us = source.watermark_us.max(newest_us.saturating_sub(source.out_of_orderness_us));
         }
         let letters = std::mem::take(&mut routed.letters);
         {
@@ -205,10 +211,21 @@ impl Reader {
     fn checkpoint(&mut self) -> Result<(), StreamError> {
         self.checkpointed_at_us = self.clock.monotonic_us();
         self.store()?;
+        self.publish()?;
         if self.changed {
             self.unstored = Some(self.take_checkpoint()?);
             self.changed = false;
             self.store()?;
+            self.publish()?;
+        }
+        Ok(())
+    }
+
+    /// Stores the letters that came with the last checkpoint: they are in it, and can be read from now on.
+    fn publish(&mut self) -> Result<(), StreamError> {
+        if self.unpublished {
+            letter::publish_late(self.storage.as_ref(), &self.project, &self.checkpoints)?;
+            self.unpublished = false;
         }
         Ok(())
     }
@@ -230,15 +247,23 @@ impl Reader {
         let full = self.checkpoints.groups().all().filter(|group| self.checkpoints.wants_full(*group));
         let full: Arc<BTreeSet<u32>> = Arc::new(full.collect());
         let (reply, replies) = bounded(self.senders.len());
-        self.send(|| Message::Barrier(full.clone(), reply.clone()))?;
+        for source in &mut self.sources {
+            source.clock.settled_us = source.clock.settled_us.max(source.watermark_us);
+        }
+        let clocks = Arc::new(self.clocks());
+        self.send(|| Message::Barrier(full.clone(), clocks.clone(), reply.clone()))?;
         drop(reply);
         let mut parts = Vec::new();
         let mut letters = std::mem::take(&mut self.letters);
         for _ in 0..self.senders.len() {
             let replied = replies.recv().map_err(|_| StreamError::Ended("a folding thread has stopped".into()))?;
             let (groups, refused) = replied?;
+            let late: usize = groups.iter().map(|part| part.late.iter().filter(|byte| **byte == b'\n').count()).sum();
             parts.extend(groups);
             count_letters(&mut self.shared.status(), &refused);
+            if late > 0 {
+                *self.shared.status().dead_letters.entry("late".into()).or_default() += late as u64;
+            }
             letters.extend(refused);
         }
         parts.sort_by_key(|part| part.group);
@@ -254,6 +279,7 @@ impl Reader {
         letter::store(self.storage.as_ref(), &self.project, &unstored.name, &unstored.letters)?;
         self.storage.crash_point("after the letters, before the delta")?;
         let epoch = self.checkpoints.commit(&unstored.barrier, &unstored.parts)?;
+        self.unpublished = unstored.parts.iter().any(|part| !part.late.is_empty());
         for source in &mut self.sources {
             // All groups stand at one position now.
             source.router.bounds.fill(Bounds::ALL);

@@ -283,6 +283,7 @@ impl Router {
             message: message.into(),
             module: None,
             arrival_us: place.arrival_us(record),
+            begun: None,
         }
     }
 }

@@ -83,7 +83,8 @@ type Handed = (Vec<GroupPart>, Vec<Letter>);
 pub(super) enum Message {
     Rows(Arc<Routed>, Arc<Places>),
     Clock(String, i64),
-    Barrier(Arc<BTreeSet<u32>>, Sender<Result<Handed, DamagedCell>>),
+    /// Which groups are to be handed out whole, and the clocks that go with the barrier.
+    Barrier(Arc<BTreeSet<u32>>, Arc<BTreeMap<String, SourceClock>>, Sender<Result<Handed, DamagedCell>>),
     Stop,
 }
 
@@ -205,7 +206,9 @@ impl Stream {
                     clock_us: i64::MIN,
                     newest_us: i64::MIN,
                     read_at_us: parts.clock.now_us(),
+                    settled_us: i64::MIN,
                 }),
+                watermark_us: i64::MIN,
             });
         }
         let (logs, project, compiled) = (parts.logs.clone(), parts.project.clone(), parts.compiled.clone());
@@ -226,6 +229,7 @@ impl Stream {
             letters: parts.letters,
             checkpointed_at_us: 0,
             unstored: None,
+            unpublished: false,
         };
         let reader = spawn("read", move || reader.run())?;
         Ok(Stream { shared, reader: Some(reader), workers, project, compiled, tables, logs })
@@ -409,7 +413,9 @@ fn run_worker(
                 worker.clock(&source, clock_us)?;
                 due = true;
             }
-            Ok(Message::Barrier(full, reply)) => {
+            Ok(Message::Barrier(full, clocks, reply)) => {
+                let settled = clocks.iter().map(|(source, clock)| (source.clone(), clock.settled_us));
+                worker.settle(&settled.collect())?;
                 let letters = std::mem::take(&mut worker.letters);
                 let parts = worker.changes(&|group| full.contains(&group));
                 if reply.send(parts.map(|parts| (parts, letters))).is_err() {

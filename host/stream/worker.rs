@@ -1,14 +1,15 @@
 //! The threads that own state: each has some shard groups, and folds the rows of their entities.
 
 use super::compiled::Compiled;
-use super::fold_table::{FoldTableError, GroupTables, TableFold, Touched, fold_touched};
-use super::letter::{Letter, Reason, RefusedBy};
+use super::fold_ordered::{Asked, OrderedFold, OrderedRefusal, settle_point};
+use super::fold_table::{FoldTableError, GroupTables, Ordered, TableFold, Touched, fold_touched};
+use super::letter::{self, Letter, Reason, RefusedBy};
 use super::router::{Places, Routed, Router};
 use super::steps::{Step, Steps};
 use crate::define::Digest;
 use crate::online::{OnlineEntity, OnlineStore};
 use crate::route::hash;
-use crate::rows::{Layout, RowBatch, Stage};
+use crate::rows::{Layout, RowBatch, Stage, TableLayout};
 use crate::state::{ChangesWriter, Checkpoints, EntityTable, GroupChanges, GroupPart, SourceClock, TableRecord};
 use onefold_fold::{DamagedCell, FoldJob};
 use std::collections::BTreeMap;
@@ -22,14 +23,22 @@ pub struct GroupState {
     pub group: u32,
     /// In the order of the layout's tables.
     pub tables: Vec<EntityTable>,
+    /// By source, the watermark at the group's last barrier: ordered features are settled up to it, less their
+    /// allowed lateness.
+    pub settled_us: BTreeMap<String, i64>,
+    /// Letters of rows that came too late: they count with the group's next manifest.
+    pub late: Vec<Letter>,
 }
 
 impl GroupState {
     /// An empty group.
     pub fn new(group: u32, compiled: &Compiled) -> GroupState {
-        let of =
-            |table: &crate::rows::TableLayout| EntityTable::new(table.features.iter().map(|feature| feature.window));
-        GroupState { group, tables: compiled.layout.tables.iter().map(of).collect() }
+        let of = |table: &TableLayout| {
+            let features = table.features.iter();
+            EntityTable::new(features.map(|feature| (feature.window, feature.allowed_lateness_us.is_some())))
+        };
+        let tables = compiled.layout.tables.iter().map(of).collect();
+        GroupState { group, tables, settled_us: BTreeMap::new(), late: Vec::new() }
     }
 
     /// The group as its checkpoint's files say, as far as the layout has it: tables by id, features by fingerprint,
@@ -81,7 +90,8 @@ impl GroupState {
             let fingerprints: Vec<Digest> = layout.features.iter().map(|feature| feature.fingerprint).collect();
             writer.table(layout.id, &fingerprints, table, full)?;
         }
-        Ok(GroupPart { group: self.group, bytes: writer.finish(), full })
+        let late = letter::lines(&std::mem::take(&mut self.late));
+        Ok(GroupPart { group: self.group, bytes: writer.finish(), full, late })
     }
 }
 
@@ -100,6 +110,8 @@ pub struct Worker {
     /// For each table.
     clocks_us: Vec<i64>,
     pub letters: Vec<Letter>,
+    /// Ordered features gather rows and fold none: nobody looks at their values yet.
+    gathers: bool,
     steps: Arc<Steps>,
     /// Entities whose values are not all online yet, by table and group.
     refreshing: Vec<(usize, usize, Vec<u32>)>,
@@ -140,6 +152,7 @@ impl Worker {
             touched: Touched::default(),
             refreshing: Vec::new(),
             letters: Vec::new(),
+            gathers: false,
             groups: by_group,
             number,
             online,
@@ -151,6 +164,11 @@ impl Worker {
     /// Folds only these features (for each table) from now on.
     pub fn fold_only(&mut self, features: Vec<Vec<usize>>) {
         self.features = features;
+    }
+
+    /// Whether ordered features gather rows from now on, and fold none before `settle` or a value is asked for.
+    pub fn gather(&mut self, gathers: bool) {
+        self.gathers = gathers;
     }
 
     /// Folds every feature from now on.
@@ -165,7 +183,8 @@ impl Worker {
 
     /// Folds this thread's rows of a routed batch.
     pub fn rows(&mut self, routed: &Routed, places: &Places) -> Result<(), FoldTableError> {
-        let mut lap = self.steps.start();
+        let steps = self.steps.clone();
+        let mut lap = steps.start();
         for routed_table in &routed.tables {
             let table = routed_table.table;
             let rows = &routed_table.rows[self.number];
@@ -175,13 +194,16 @@ impl Worker {
             if rows.is_empty() || features.is_empty() {
                 continue;
             }
+            let settled_us = self.settled_us(table);
             let mut tables = tables_of(&mut self.groups, table);
             let clock_us = self.clocks_us[table];
             self.touched.of_rows(&mut tables, self.compiled.groups, batch, &routed_table.keys, rows, |_| clock_us);
             lap.end(Step::Group);
-            let fold = TableFold { layout, jobs: &mut self.jobs[table], features, online: self.online.as_ref() };
+            let ordered = Ordered { places, settled_us: &settled_us, gathers: self.gathers };
+            let fold =
+                TableFold { layout, jobs: &mut self.jobs[table], features, online: self.online.as_ref(), ordered };
             let refused = fold_touched(fold, &mut tables, &mut self.touched, batch, &mut lap)?;
-            for refusal in refused {
+            for refusal in refused.rows {
                 let record = batch.records[refusal.row as usize];
                 let feature = &layout.features[refusal.feature];
                 self.letters.push(Letter {
@@ -196,7 +218,95 @@ impl Worker {
                     message: refusal.message,
                     module: Some(feature.udf.digest),
                     arrival_us: places.arrival_us(record),
+                    begun: None,
                 });
+            }
+            self.told(table, refused.ordered);
+        }
+        Ok(())
+    }
+
+    /// Writes letters of what ordered features refused. Of a row of a file there is none, as of all such rows.
+    fn told(&mut self, table: usize, refusals: Vec<OrderedRefusal>) {
+        let layout = &self.compiled.layout;
+        for refusal in refusals {
+            let feature = &layout.tables[table].features[refusal.feature];
+            let Some(position) = refusal.place.position else {
+                tracing::warn!("a row of a file is refused by `{}`: {}", feature.udf.udf, refusal.message);
+                continue;
+            };
+            let begun = self.compiled.begun[table].get(&feature.fingerprint).copied();
+            let letter = Letter {
+                source: layout.spaces[layout.tables[table].space].source.clone(),
+                partition: 0,
+                position,
+                sub_row: refusal.place.sub_row,
+                stage: Stage::Fold,
+                refused_by: RefusedBy::Feature(feature.fingerprint),
+                intake: None,
+                reason: if refusal.is_late { Reason::Late } else { Reason::Fold },
+                message: refusal.message,
+                module: (!refusal.is_late).then_some(feature.udf.digest),
+                arrival_us: refusal.place.arrival_us,
+                begun: begun.filter(|_| refusal.is_late),
+            };
+            match self.groups[refusal.group as usize].as_mut().filter(|_| refusal.is_late) {
+                Some(group) => group.late.push(letter),
+                None => self.letters.push(letter),
+            }
+        }
+    }
+
+    /// What each group has settled of a table's source, where that concerns a feature.
+    fn settled_us(&self, table: usize) -> BTreeMap<u32, i64> {
+        let layout = &self.compiled.layout;
+        if layout.tables[table].features.iter().all(|feature| feature.allowed_lateness_us.is_none()) {
+            return BTreeMap::new();
+        }
+        let source = &layout.spaces[layout.tables[table].space].source;
+        let groups = self.groups.iter().flatten();
+        groups.filter_map(|group| Some((group.group, *group.settled_us.get(source)?))).collect()
+    }
+
+    /// Sets what each group has settled, by source.
+    pub fn settle_as(&mut self, settled_us: impl Fn(u32) -> BTreeMap<String, i64>) {
+        for group in self.groups.iter_mut().flatten() {
+            group.settled_us = settled_us(group.group);
+        }
+    }
+
+    /// Raises the settle points of all groups (by source), and folds what they pass into the states of ordered
+    /// features.
+    pub fn settle(&mut self, settled_us: &BTreeMap<String, i64>) -> Result<(), FoldTableError> {
+        for group in self.groups.iter_mut().flatten() {
+            for (source, settled_us) in settled_us {
+                let standing = group.settled_us.entry(source.clone()).or_insert(i64::MIN);
+                *standing = (*standing).max(*settled_us);
+            }
+        }
+        let compiled = self.compiled.clone();
+        for (table, layout) in compiled.layout.tables.iter().enumerate() {
+            let ordered = layout.features.iter().enumerate();
+            for (column, spec) in ordered.filter(|(_, feature)| feature.allowed_lateness_us.is_some()) {
+                let mut refusals = Vec::new();
+                for (group, watermark_us) in self.settled_us(table) {
+                    let settled_us = settle_point(Some(watermark_us), spec.allowed_lateness_us.unwrap_or(0));
+                    let state = self.groups[group as usize].as_ref();
+                    let (Some(settled_us), Some(state)) = (settled_us, state) else { continue };
+                    let entities = &state.tables[table];
+                    let as_of_us = |number: u32| self.clocks_us[table].max(entities.newest_us(number));
+                    let asked = entities.to_settle(column, settled_us).into_iter().map(|number| Asked {
+                        entity: 0,
+                        group,
+                        number,
+                        as_of_us: as_of_us(number),
+                    });
+                    let asked: Vec<Asked> = asked.collect();
+                    let mut tables = tables_of(&mut self.groups, table);
+                    let (tables, job) = (&mut tables, &mut self.jobs[table][column]);
+                    OrderedFold { tables, job, spec, column, refusals: &mut refusals }.settle(&asked, settled_us)?;
+                }
+                self.told(table, refusals);
             }
         }
         Ok(())
@@ -282,7 +392,9 @@ impl Worker {
         if numbers.is_empty() || self.features[table].is_empty() {
             return Ok(());
         }
-        let mut lap = self.steps.start();
+        let steps = self.steps.clone();
+        let mut lap = steps.start();
+        let (settled_us, places) = (self.settled_us(table), Places::new(&[]));
         self.touched.of_due(group as u32, &state.tables[table], numbers, self.clocks_us[table], all_values);
         let mut tables = tables_of(&mut self.groups, table);
         lap.end(Step::Group);
@@ -291,8 +403,10 @@ impl Worker {
             jobs: &mut self.jobs[table],
             features: &self.features[table],
             online: self.online.as_ref(),
+            ordered: Ordered { places: &places, settled_us: &settled_us, gathers: self.gathers },
         };
-        fold_touched(fold, &mut tables, &mut self.touched, &self.empty[table], &mut lap)?;
+        let refused = fold_touched(fold, &mut tables, &mut self.touched, &self.empty[table], &mut lap)?;
+        self.told(table, refused.ordered);
         Ok(())
     }
 
@@ -343,12 +457,13 @@ fn tables_of(groups: &mut [Option<GroupState>], table: usize) -> GroupTables<'_>
 
 /// The records that manifests carry of a layout's tables.
 pub fn table_records(compiled: &Compiled) -> Vec<TableRecord> {
-    let record = |table: &crate::rows::TableLayout| TableRecord {
+    let record = |(table, begun): (&TableLayout, &BTreeMap<Digest, u64>)| TableRecord {
         id: table.id,
         row_set: table.row_set.clone(),
         fingerprints: table.features.iter().map(|feature| feature.fingerprint).collect(),
+        begun: begun.clone(),
     };
-    compiled.layout.tables.iter().map(record).collect()
+    compiled.layout.tables.iter().zip(&compiled.begun).map(record).collect()
 }
 
 /// Splits groups among threads.
@@ -366,9 +481,11 @@ pub fn clocks_of(checkpoints: &Checkpoints) -> BTreeMap<String, SourceClock> {
     for group in checkpoints.groups().all() {
         for (source, clock) in checkpoints.manifest(group).into_iter().flat_map(|manifest| &manifest.clocks) {
             let standing = clocks.entry(source.clone()).or_insert(*clock);
+            let settled_us = standing.settled_us.max(clock.settled_us);
             if standing.clock_us < clock.clock_us {
                 *standing = *clock;
             }
+            standing.settled_us = settled_us;
         }
     }
     clocks

@@ -1,6 +1,7 @@
 //! What a view says of one entity at one instant: rules 2, 3, 4, 6, 7, 8, 9 and 15 over the whole list of its rows.
 
 use super::filter::passes;
+use super::ordered::{is_late, ordered_aggregate};
 use super::transform::apply;
 use super::udf::{aggregate, refuses};
 use super::value::{Row, Value};
@@ -119,9 +120,16 @@ pub fn retention_us(view: &FeatureView) -> Option<i128> {
 /// The rows that exist for a feature, whatever its window: `where` holds and the aggregate takes them.
 pub fn feature_rows<'a>(feature: &Feature, rows: &[&'a Row]) -> Vec<&'a Row> {
     let params = params_of(feature);
-    let taken =
-        |row: &&&Row| passes(&feature.filter, row) && !refuses(&feature.udf.udf, &params, &inputs_of(feature, row));
+    let in_time = |row: &Row| feature.allowed_lateness_us.is_none() || !is_late(row);
+    let taken = |row: &&&Row| {
+        in_time(row) && passes(&feature.filter, row) && !refuses(&feature.udf.udf, &params, &inputs_of(feature, row))
+    };
     rows.iter().filter(taken).copied().collect()
+}
+
+/// Whether a row exists for a feature, come when it may.
+pub fn takes_part(feature: &Feature, row: &Row) -> bool {
+    passes(&feature.filter, row)
 }
 
 fn feature_values(feature: &Feature, visible: &[&Row], as_of_us: i64, exclusive: bool) -> Vec<Cell> {
@@ -131,6 +139,9 @@ fn feature_values(feature: &Feature, visible: &[&Row], as_of_us: i64, exclusive:
         .map(|row| (row.event_time_us, inputs_of(feature, row)))
         .collect();
     counted.sort();
+    if feature.allowed_lateness_us.is_some() {
+        return ordered_aggregate(&feature.udf.udf, &params_of(feature), &counted);
+    }
     let inputs: Vec<Vec<Value>> = counted.into_iter().map(|(_, inputs)| inputs).collect();
     assert_eq!(feature.udf.module, "std", "the brute force knows the aggregates of `std` only");
     aggregate(&feature.udf.udf, &params_of(feature), feature.outputs.len(), &inputs)

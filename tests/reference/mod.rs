@@ -9,6 +9,7 @@ mod cases;
 mod coverage;
 mod exact;
 mod filter;
+mod ordered;
 mod random;
 mod random_rows;
 mod resolve;
@@ -19,10 +20,11 @@ mod window;
 
 #[allow(unused_imports, reason = "what the tests of all paths take from here, beside the tests in this folder")]
 pub use {
-    answer::{Answer, Ask, Cell, Known, answer, by_entity, online_instant_us, transformed},
+    answer::{Answer, Ask, Cell, Known, answer, by_entity, online_instant_us, takes_part, transformed},
     cases::{Case, Lookup, Status, load_cases},
     coverage::{Coverage, Situation, WindowKind},
     filter::passes,
+    ordered::{OrderedProject, Settling, mark_late, ordered_project},
     random::{RandomProject, random_project},
     random_rows::Chance,
     resolve::documents,

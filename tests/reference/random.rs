@@ -51,7 +51,7 @@ pub fn random_project(seed: u64) -> RandomProject {
 }
 
 /// One document in block style at the top and flow style below, as JSON is YAML.
-fn yaml(document: &Json) -> String {
+pub(super) fn yaml(document: &Json) -> String {
     let fields = document.as_object().into_iter().flatten();
     fields.map(|(key, value)| format!("{key}: {}\n", escaped(&value.to_string()))).collect()
 }
@@ -66,7 +66,7 @@ fn escaped(json: &str) -> String {
     json.chars().map(escape).collect()
 }
 
-fn source(chance: &mut Chance) -> Json {
+pub(super) fn source(chance: &mut Chance) -> Json {
     let mut schema = serde_json::Map::from_iter([("at".to_owned(), json!("timestamp"))]);
     schema.extend(COLUMNS.iter().map(|(name, kind)| ((*name).to_owned(), json!(kind.name()))));
     let mut source = json!({
@@ -151,7 +151,7 @@ fn inputs(chance: &mut Chance, udf: &str) -> Vec<&'static str> {
 }
 
 /// The column and the rest of a comparison. Constants are the values that rows have, but for NaN and the infinities.
-fn comparison(chance: &mut Chance) -> (&'static str, Json) {
+pub(super) fn comparison(chance: &mut Chance) -> (&'static str, Json) {
     let op = *chance.pick(&OPERATORS);
     let comparable: [(&'static str, Kind); 5] = [
         ("flag", Kind::Boolean),
@@ -177,7 +177,7 @@ fn comparison(chance: &mut Chance) -> (&'static str, Json) {
     (column, comparison)
 }
 
-fn window(chance: &mut Chance) -> Json {
+pub(super) fn window(chance: &mut Chance) -> Json {
     let size = *chance.pick(&["30m", "1h", "2h"]);
     let hop = *chance.pick(&["5m", "10m", "30m"]);
     let mut window = match chance.below(8) {

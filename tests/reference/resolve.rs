@@ -27,7 +27,7 @@ pub fn project(documents: &[Json]) -> Project {
         feature_views: BTreeMap::new(),
         on_demand_feature_views: BTreeMap::new(),
         feature_services: BTreeMap::new(),
-        modules: ["std", "ecommerce"]
+        modules: ["std", "ecommerce", "sessions", "trails"]
             .map(|name| ModuleVersion { name: name.to_owned(), version: 1, digest: Digest([0; 32]) })
             .into(),
     };
@@ -94,6 +94,10 @@ fn feature_view(project: &Project, document: &Json) -> FeatureView {
             }
         }
     }
+    let lateness_us = optional_duration_us(&document["allowed_lateness"]).unwrap_or(0);
+    for given_us in features.iter_mut().filter_map(|feature| feature.allowed_lateness_us.as_mut()) {
+        *given_us = lateness_us;
+    }
     FeatureView {
         name: text(&document["name"]),
         about: About::default(),
@@ -122,7 +126,9 @@ fn feature(name: String, declared: &Json, window: Option<&Json>, kinds: &BTreeMa
         several => several.iter().map(|output| Field::new(format!("{name}__{}", output.name), output.kind)).collect(),
     };
     let window = window.map_or(Window::Unbounded, window_of);
-    Feature { name, udf, inputs, filter, window, outputs, needs_event_time: false, fingerprint: Digest([0; 32]) }
+    let allowed_lateness_us = matches!(udf.module.as_str(), "sessions" | "trails").then_some(0);
+    let (needs_event_time, fingerprint) = (false, Digest([0; 32]));
+    Feature { name, udf, inputs, filter, window, outputs, needs_event_time, allowed_lateness_us, fingerprint }
 }
 
 fn output_kinds(udf: &str, inputs: &[Field]) -> Vec<Field> {
@@ -137,6 +143,10 @@ fn output_kinds(udf: &str, inputs: &[Field]) -> Vec<Field> {
             other => panic!("{other} has no list kind"),
         },
         "last_row" => return inputs.to_vec(),
+        "sessions" => {
+            let length = |name| Field::new(name, Kind::Float64);
+            return vec![Field::new("count", Kind::Int64), length("mean_length_s"), length("last_length_s")];
+        }
         _ => input,
     };
     vec![Field::new("value", kind)]

@@ -46,6 +46,9 @@ impl Cell {
 
 /// Whether the aggregate refuses this input row for itself alone (`first_n` and its kin: a value above 1 MiB / n).
 pub fn refuses(udf: &str, params: &serde_json::Value, inputs: &[Value]) -> bool {
+    if matches!(udf, "trail" | "trail_alone") {
+        return inputs[0] == Value::Int64(-7);
+    }
     let bounded = matches!(udf, "first_n" | "last_n" | "last_n_sum" | "last_n_mean");
     bounded
         && inputs.iter().any(|value| match value {

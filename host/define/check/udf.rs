@@ -84,17 +84,12 @@ impl<'a> UdfResolver<'a> {
         Ok(UdfUse { module: module.to_owned(), digest, udf: udf.to_owned(), params })
     }
 
-    /// What an aggregate says; refused where the UDF is none, or needs what is not there yet.
+    /// What an aggregate says; refused where the UDF is none.
     pub fn aggregate(&self, udf: &UdfUse, inputs: &[Field]) -> Result<PreparedFacts, String> {
         let facts = self.prepare(udf, inputs)?;
-        let name = shown(udf);
         if facts.role != UdfRole::Aggregate {
+            let name = shown(udf);
             return Err(format!("`{name}` is a transform, a feature needs an aggregate: use it under `transforms:`"));
-        }
-        if facts.ordered {
-            return Err(format!(
-                "`{name}` needs its rows in order, which is not supported yet: use an aggregate that takes them in any"
-            ));
         }
         Ok(facts)
     }

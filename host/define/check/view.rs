@@ -5,7 +5,7 @@ use crate::define::located::{Located, TextOr};
 use crate::define::names::{check_name, hint};
 use crate::define::read::DocumentPlace;
 use crate::define::typed::{EntityUse, FeatureShape, FeatureViewDocument, OnlineIn, WindowShape};
-use crate::define::window_text::{parse_length, resolve_window};
+use crate::define::window_text::{parse_length, parse_span, resolve_window};
 use crate::define::{Digest, Feature, FeatureView, JoinKey, Source, Transform};
 use onefold_fold::{Field, Window};
 use std::collections::BTreeSet;
@@ -26,11 +26,6 @@ impl Checker<'_> {
     }
 
     fn read_view(&mut self, report: &mut Report<'_>, typed: &FeatureViewDocument) -> Option<FeatureView> {
-        report.not_yet(
-            &typed.allowed_lateness,
-            "allowed_lateness",
-            "remove it, aggregates that take rows in any order accept any lateness that falls in their window",
-        );
         let online = self.online(report, &typed.online);
         let ttl_us = typed.ttl.as_ref().and_then(|ttl| report.take(ttl, parse_length(&ttl.value)));
         let right_exclusive = match typed.right.as_ref().map(|right| (right, right.value.as_str())) {
@@ -41,6 +36,8 @@ impl Checker<'_> {
                 false
             }
         };
+        let lateness = &typed.allowed_lateness;
+        let lateness_us = lateness.as_ref().and_then(|length| report.take(length, parse_span(&length.value)));
         let source = self.source_named(report, &typed.source)?;
         let source_columns: Vec<Field> = source.fields();
         let mut columns = source_columns.clone();
@@ -69,10 +66,23 @@ impl Checker<'_> {
                 let features = self.feature(report, name, shape, &source, &view, &columns);
                 view.features.extend(features);
             }
+            for given_us in view.features.iter_mut().filter_map(|feature| feature.allowed_lateness_us.as_mut()) {
+                *given_us = lateness_us.unwrap_or(0);
+            }
             check_outputs(report, typed, &view);
             let kept = self.kept_features(&view, &columns);
             check_kept_outputs(report, &typed.name, &view, &kept);
             view.features.extend(kept);
+            let takes_any = |feature: &Feature| feature.allowed_lateness_us.is_none();
+            let none = report.problems.is_empty() && view.features.iter().all(takes_any);
+            if let Some(lateness) = lateness.as_ref().filter(|_| none) {
+                let message = format!(
+                    "allowed_lateness `{}` concerns ordered aggregates alone, and view `{}` has none: remove it, the \
+                     others take a row however late it comes, as long as it falls in their window",
+                    lateness.value, view.name
+                );
+                report.say(lateness, message);
+            }
         }
         Some(view)
     }
@@ -248,6 +258,7 @@ impl Checker<'_> {
                 window,
                 outputs,
                 needs_event_time: facts.needs_event_time,
+                allowed_lateness_us: facts.ordered.then_some(0),
                 fingerprint: Digest([0; 32]),
             });
         }
@@ -290,6 +301,7 @@ impl Checker<'_> {
             filter: Vec::new(),
             window: Window::Unbounded,
             needs_event_time: facts.needs_event_time,
+            allowed_lateness_us: facts.ordered.then_some(0),
             fingerprint: Digest([0; 32]),
         })
     }

@@ -92,6 +92,8 @@ const UDFS: &[Known] = &[
     an_aggregate("sum", INT64, MERGEABLE),
     an_aggregate("last_timed", INT64, &["mergeable", "event-time"]),
     an_aggregate("last_ordered", INT64, &["mergeable", "ordered"]),
+    an_aggregate("trail", INT64, &["mergeable", "ordered"]),
+    an_aggregate("trail_alone", INT64, &["ordered"]),
     an_aggregate("naive_float_sum", FLOAT64, MERGEABLE),
     an_aggregate("mean_of_means", FLOAT64, MERGEABLE),
     an_aggregate("merges_by_mean", INT64, MERGEABLE),
@@ -195,6 +197,9 @@ struct Row {
     time: i64,
 }
 
+/// Odd, so that no digit is lost.
+const TRAIL_BASE: i64 = 6_364_136_223_846_793_005;
+
 fn float(bits: i64) -> f64 {
     f64::from_bits(bits as u64)
 }
@@ -204,6 +209,18 @@ fn bits(value: f64) -> i64 {
 }
 
 fn update(udf: &str, state: &mut State, row: Row) -> Result<(), &'static str> {
+    if let "trail" | "trail_alone" = udf {
+        // A number of which every digit is a row: another order is another number. Minus seven is no digit.
+        if row.value == Some(-7) {
+            return Err("the value is -7");
+        }
+        if state.is_empty() {
+            *state = vec![0, 1];
+        }
+        state[0] = state[0].wrapping_mul(TRAIL_BASE).wrapping_add(row.value.unwrap_or(5));
+        state[1] = state[1].wrapping_mul(TRAIL_BASE);
+        return Ok(());
+    }
     let Some(value) = row.value else { return Ok(()) };
     match udf {
         "naive_float_sum" => *word(state, 0, bits(0.0)) = bits(float(*word(state, 0, bits(0.0))) + float(value)),
@@ -283,7 +300,11 @@ fn merge(udf: &str, state: &mut State, later: &State) {
             state[0] = bits((float(state[0]) + float(later[0])) / 2.0);
             state[1] += later[1];
         }
-        "last_untimed" | "last_ordered" => state.clone_from(later),
+"last_untimed" | "last_ordered" => state.clone_from(later),
+        "trail" => {
+            state[0] = state[0].wrapping_mul(later[1]).wrapping_add(later[0]);
+            state[1] = state[1].wrapping_mul(later[1]);
+        }
         "grows" => state.extend(later),
         "sum_and_last" => *state = vec![state[0].wrapping_add(later[0]), later[1]],
         "merges_by_mean" => state[0] = state[0].midpoint(later[0]),

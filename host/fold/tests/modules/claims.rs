@@ -5,9 +5,18 @@ use onefold_fold::{Compared, Field, Kind, check_claims};
 
 #[test]
 fn true_claims_pass() {
-    for name in
-        ["sum", "last_timed", "last_ordered", "errs_on_negative", "traps_on_13", "identity", "twice", "fails_on_odd"]
-    {
+    for name in [
+        "sum",
+        "last_timed",
+        "last_ordered",
+        "trail",
+        "trail_alone",
+        "errs_on_negative",
+        "traps_on_13",
+        "identity",
+        "twice",
+        "fails_on_odd",
+    ] {
         assert_eq!(check_claims(&udf(name), Compared::Values), Ok(()), "{name}");
     }
 }

@@ -142,7 +142,9 @@ fn the_last_value_is_the_served_one_and_what_the_brute_force_says() {
                                 let (last, value) = (&last.value.outputs, &explained.rows.value.outputs);
                                 assert_eq!(last, value, "{shown}: the last value is the value");
                             }
+                            *verdicts.entry("later").or_default() += explained.rows.later as usize;
                             for row in &explained.rows.rows {
+                                assert_ne!(row.verdict, Verdict::Later, "{shown}");
                                 *verdicts.entry(verdict_name(&row.verdict)).or_default() += 1;
                             }
                             if is_whole {

@@ -42,7 +42,7 @@ pub struct ExplainAsk {
 pub enum Verdict {
     /// It counts.
     In,
-    /// It is later than the instant.
+    /// It is later than the instant. Such rows are counted, and not among those that are told.
     Later,
     /// Its stretch of the window has not begun to count.
     NotYet { enters_us: i64 },
@@ -95,9 +95,11 @@ pub struct ExplainedRows {
     pub total: u64,
     /// How many count.
     pub counted: u64,
+    /// How many are later than the instant: they are not among `rows`.
+    pub later: u64,
     /// The newest row up to the instant; none: the entity is not known by then.
     pub newest_us: Option<i64>,
-    /// The last of them, in canonical order.
+    /// The last of those up to the instant, in canonical order.
     pub rows: Vec<ExplainedRow>,
     pub value: ExplainedValue,
     pub refused: Vec<RefusedRow>,
@@ -136,6 +138,7 @@ impl BatchHost<'_> {
         Ok(ExplainedRows {
             total: explainer.total,
             counted: explainer.counted,
+            later: explainer.later,
             newest_us: explainer.newest_us,
             rows: explainer.shown,
             value: explainer.value,
@@ -193,6 +196,7 @@ struct Explainer {
     cell: Cell,
     total: u64,
     counted: u64,
+    later: u64,
     newest_us: Option<i64>,
     shown: Vec<ExplainedRow>,
     value: ExplainedValue,
@@ -224,6 +228,7 @@ impl Explainer {
             cell: Cell::default(),
             total: 0,
             counted: 0,
+            later: 0,
             newest_us: None,
             shown: Vec::new(),
             value: ExplainedValue { outputs, reason: None, failed: false },
@@ -233,6 +238,18 @@ impl Explainer {
     }
 
     fn take(&mut self, batch: RecordBatch) -> Result<(), BatchError> {
+        // Rows come in order of their time: what is later than the instant is all at the end.
+        let times = self.times(&batch);
+        let until = times.partition_point(|time_us| *time_us <= self.as_of_us);
+        for (row, time_us) in times.iter().enumerate().skip(until) {
+            let verdict = self.verdict(&batch, row, *time_us);
+            self.count(&batch, row, *time_us, &verdict);
+            self.later += 1;
+        }
+        let batch = batch.slice(0, until);
+        if until == 0 {
+            return Ok(());
+        }
         self.waiting_rows += batch.num_rows();
         self.waiting.push_back(batch);
         while let Some(front) = self.waiting.front() {

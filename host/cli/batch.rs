@@ -39,12 +39,7 @@ pub struct SnapshotArgs {
 /// Make a training set: for each label the features as they were at its time.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples: onefold historical --entities labels.csv --features recommendation --out training.parquet
-          onefold historical --reproduce training.parquet --out again.parquet
-
-The file says what it was made of, under `onefold` in its metadata: revision, fingerprints, digest of the labels, files,
-positions of the log. --reproduce makes it again and compares every column to the last bit.
-Exit code 1: it came out differently, or what it was made of is gone."
+    after_help = "Examples: onefold historical --entities labels.csv --features recommendation --out training.parquet\n          onefold historical --reproduce training.parquet --out again.parquet\n\nThe file says what it was made of, under `onefold` in its metadata: revision, fingerprints, digest of the labels, files, positions of the log. --reproduce makes it again and compares every column to the last bit.\nExit code 1: it came out differently, or what it was made of is gone."
 )]
 pub struct HistoricalArgs {
     /// Parquet or CSV with the join keys, the labels' times and the request data.

@@ -11,14 +11,9 @@ use std::process::ExitCode;
 
 /// Say why a value is what it is: its rows in canonical order, in or out and why, and the value after each.
 #[derive(clap::Args)]
-#[command(after_help = "Examples: onefold explain product_stats product_id=product-000001 --feature revenue_30d
-          onefold explain product_stats product_id=product-000001 --feature revenue_30d --as-of 2026-01-31T00:00:00Z
-          onefold explain product_stats product_id=product-000001 --feature revenue_30d --case why.yaml
-
-The rows are those that the state is made of: the files that `materialize` pinned, and the push log. The value after a
-row is the one that these rows up to it would give as of T, so the last is the value as of T. Without --as-of, T is the
-instant of the served value, and the two are compared to the last bit.
-Exit code 1: what is served differs.")]
+#[command(
+    after_help = "Examples: onefold explain product_stats product_id=p-000001 --feature revenue_30d\n          onefold explain product_stats.revenue_30d product_id=p-000001 --as-of 2026-01-31T00:00:00Z\n          onefold explain product_stats.revenue_30d product_id=p-000001 --case why.yaml\n\nThe rows are those that the state is made of: the files that `materialize` pinned, and the push log. The value after a row is the one that these rows up to it would give as of T, so the last is the value as of T. Without --as-of, T is the instant of the served value, and the two are compared to the last bit.\nExit code 1: what is served differs."
+)]
 pub struct ExplainArgs {
     /// The view, or `view.feature`.
     view: String,
@@ -164,7 +159,7 @@ fn page(told: &Value) -> String {
         say("where", names(&told["where"]).join(" and "));
     }
     say("window", plain(&told["window"]));
-    say("newest row", plain(&told["event_timestamp"]));
+    say("newest row", told["event_timestamp"].as_str().unwrap_or("none by then").to_owned());
     say(
         "complete",
         match told["complete_since"].as_str() {
@@ -175,12 +170,18 @@ fn page(told: &Value) -> String {
     );
     say("revision", format!("{}, fingerprint {}", told["revision"], plain(&told["fingerprint"])));
     let number = |name: &str| told[name].as_u64().unwrap_or(0);
-    let not_shown = match number("rows_not_shown") {
+    let later = number("rows_later");
+    let mut not_shown = match later {
         0 => String::new(),
-        hidden => format!("; the first {hidden} are not shown (--rows)"),
+        later => format!("; {later} are later than the instant"),
     };
+    let told_rows = told["rows"].as_array().map_or(0, |rows| rows.len() as u64);
+    let hidden = number("rows_not_shown").saturating_sub(later);
+    if hidden > 0 {
+        not_shown.push_str(&format!("; the first {hidden} are not shown (--rows)"));
+    }
     say("rows", format!("{} of {} are in the value{not_shown}", number("rows_in"), number("rows_total")));
-    if number("rows_total") > 0 {
+    if told_rows > 0 {
         lines.push(String::new());
         lines.push(rows_table(told));
     }
@@ -339,7 +340,7 @@ mod tests {
             "window": "covers 1 h to 1 h 5 m, hop 5 m", "source": "events", "complete_since": "beginning",
             "as_of": "T", "status": "KNOWN", "event_timestamp": "E", "value": 2.5, "reason": null,
             "served": { "found": true, "value": 2.5, "reason": null, "event_timestamp": "E", "online": true, "same": true },
-            "rows_total": 4, "rows_in": 1, "rows_not_shown": 2,
+            "rows_total": 9, "rows_in": 1, "rows_not_shown": 7, "rows_later": 5,
             "rows": [
                 row("D", 4, json!(-1.0), "where", json!("where x gt 0: it is -1.0"), 0.0),
                 row("E", 7, json!(2.5), "in", Value::Null, 2.5),
@@ -358,7 +359,7 @@ mod tests {
             "  newest row  E",
             "  complete    since the beginning",
             "  revision    3, fingerprint sha256:f",
-            "  rows        1 of 4 are in the value; the first 2 are not shown (--rows)",
+            "  rows        1 of 9 are in the value; 5 are later than the instant; the first 2 are not shown (--rows)",
             "",
             "event time  place  x     in  value after  why not",
             "D           log 4  -1.0  -   0.0          where x gt 0: it is -1.0",

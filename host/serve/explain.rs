@@ -163,6 +163,7 @@ impl Asked {
             "served": self.served_json(explained),
             "rows_total": rows.total,
             "rows_in": rows.counted,
+            "rows_later": rows.later,
             "rows_not_shown": rows.total.saturating_sub(shown.len() as u64),
             "rows": shown.iter().map(|row| self.row_json(explained, row)).collect::<Value>(),
             "dead_letters": rows.refused.iter().map(|row| {

@@ -363,6 +363,7 @@ fn explained() -> Value {
         ("served", json!({ "type": ["object", "null"], "properties": served })),
         ("rows_total", whole()),
         ("rows_in", whole()),
+        ("rows_later", whole()),
         ("rows_not_shown", whole()),
         ("rows", list(row)),
         ("dead_letters", list(letter)),

@@ -221,7 +221,7 @@ impl Target {
 
 impl Built {
     /// What it is built for.
-    pub fn project(&self) -> &Project {
+    pub fn project(&self) -> &Arc<Project> {
         &self.target.project
     }
 
@@ -289,7 +289,8 @@ impl Built {
             }
             groups.push(GroupState { group: built.group, tables });
         }
-        Joined { project, compiled, groups, fresh: missing, letters: self.letters }
+        let fresh = missing.iter().map(|missing| !missing.is_empty()).collect();
+        Joined { project, compiled, groups, fresh, letters: self.letters }
     }
 }
 
@@ -298,8 +299,8 @@ pub(super) struct Joined {
     pub project: Arc<Project>,
     pub compiled: Arc<Compiled>,
     pub groups: Vec<GroupState>,
-    /// For each table, the features whose values are not online yet.
-    pub fresh: Vec<Vec<usize>>,
+    /// For each table, whether it has features whose values are not online yet.
+    pub fresh: Vec<bool>,
     pub letters: Vec<Letter>,
 }
 

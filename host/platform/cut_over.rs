@@ -11,7 +11,7 @@ use crate::define::Project;
 use crate::registry::{Proposal, Revision, commit, upload_modules};
 use crate::source::PushLog;
 use crate::state::Checkpoints;
-use crate::stream::{Stopped, Stream, StreamParts, StreamStatus, Watch};
+use crate::stream::{Stream, StreamParts, StreamStatus, Watch};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -77,20 +77,23 @@ impl ProjectHost {
         let _cutting = self.cutting.lock().unwrap_or_else(PoisonError::into_inner);
         let cut = || -> Result<Arc<Live>, PlatformError> {
             let mut stream = self.stream();
-            let stopped = under_new_names(self.halt(&mut stream)?, built.project());
-            built.catch_up(&stopped.positions, &logs)?;
-            let (positions, clocks) = (built.positions.clone(), built.clocks.clone());
+            let stopped = self.halt(&mut stream)?;
+            let next = built.project().clone();
+            let stood = renamed(stopped.positions, &stopped.project, &next);
+            built.catch_up(&stood, &logs)?;
+            let (mut positions, mut clocks) = (built.positions.clone(), built.clocks.clone());
+            positions.extend(stood);
+            clocks.extend(renamed(stopped.clocks, &stopped.project, &next));
+            let sources = renamed(stopped.said.sources, &stopped.project, &next);
+            let said = StreamStatus { sources, ..stopped.said };
             let joined = built.join(&stopped.compiled, stopped.groups);
+            let checkpoints = stopped.checkpoints.with_sources(next.lineages());
             live.online.prepare(&joined.compiled.layout);
             let compiled = joined.compiled.clone();
-            let is_fresh = joined.fresh.iter().any(|features| !features.is_empty());
+            let is_fresh = joined.fresh.contains(&true);
             // Nothing waits for state that is stored already.
-            let stored_after = is_fresh.then(|| stopped.checkpoints.epoch());
-            let mut at = positions;
-            at.extend(stopped.positions);
-            let mut all_clocks = clocks;
-            all_clocks.extend(stopped.clocks);
-            let parts = self.parts(live, joined, stopped.checkpoints, &at, all_clocks, stopped.said, logs);
+            let stored_after = is_fresh.then(|| checkpoints.epoch());
+            let parts = self.parts(live, joined, checkpoints, &positions, clocks, said, logs);
             let running = Stream::start(parts, self.stream_settings())?;
             let watch = running.watch();
             *stream = Some(running);
@@ -147,23 +150,11 @@ impl ProjectHost {
     }
 }
 
-/// What a stream stood at, under the names that its sources have in another project.
-fn under_new_names(stopped: Stopped, project: &Project) -> Stopped {
-    Stopped {
-        checkpoints: stopped.checkpoints.with_sources(project.lineages()),
-        positions: of_names(stopped.positions, &stopped.project, project),
-        clocks: of_names(stopped.clocks, &stopped.project, project),
-        said: StreamStatus { sources: of_names(stopped.said.sources, &stopped.project, project), ..stopped.said },
-        ..stopped
-    }
-}
-
-fn of_names<V>(by_name: BTreeMap<String, V>, before: &Project, now: &Project) -> BTreeMap<String, V> {
-    let renamed = |(name, value): (String, V)| {
-        let lineage = &before.sources.get(&name)?.lineage;
-        Some((now.source_of_lineage(lineage)?.name.clone(), value))
-    };
-    by_name.into_iter().filter_map(renamed).collect()
+/// What is known of sources, under the names that they have from now on.
+fn renamed<T>(known: BTreeMap<String, T>, before: &Project, after: &Project) -> BTreeMap<String, T> {
+    let name =
+        |name: &String| after.source_of_lineage(&before.sources.get(name)?.lineage).map(|source| source.name.clone());
+    known.into_iter().filter_map(|(source, known)| Some((name(&source)?, known))).collect()
 }
 
 /// Waits until all that is new is online and stored.

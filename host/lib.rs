@@ -8,6 +8,7 @@ pub mod cli;
 pub mod clock;
 pub mod decode;
 pub mod define;
+pub mod draft;
 #[cfg(test)]
 mod mangle;
 pub mod online;

@@ -19,6 +19,8 @@ pub const FILE: &str = "onefold.yaml";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Settings {
     pub data: PathBuf,
+    /// Somebody has said which data, so they are not the default by chance.
+    pub data_is_said: bool,
     pub listen: SocketAddr,
     /// Of a project whose first checkpoint is still to come; later it must be what it was.
     pub groups: Groups,
@@ -33,6 +35,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             data: PathBuf::from("./.onefold"),
+            data_is_said: false,
             listen: SocketAddr::from(([127, 0, 0, 1], 6566)),
             groups: Groups::default(),
             threads: 2,
@@ -193,7 +196,10 @@ impl Settings {
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
         match key {
-            "data" => self.data = directory_of(value).map_err(|error| error.to_string())?,
+            "data" => {
+                self.data = directory_of(value).map_err(|error| error.to_string())?;
+                self.data_is_said = true;
+            }
             "listen" => {
                 let wrong = |_| format!("`{value}` is no address: write 127.0.0.1:6566");
                 self.listen = value.replace("localhost:", "127.0.0.1:").parse().map_err(wrong)?;
@@ -313,6 +319,7 @@ mod tests {
     fn the_file_is_read_with_what_stands_for_other_things() {
         let text = "data: state\nlisten: 127.0.0.1:7000\nstream: { groups: 8, threads: \"${THREADS}\", checkpoint_every: 1s, idle: 2m }\nlimits: { memory: 512MiB, request_entities: 5 }\n";
         let expected = Settings {
+            data_is_said: true,
             data: PathBuf::from("/etc/onefold/state"),
             listen: SocketAddr::from(([127, 0, 0, 1], 7000)),
             groups: Groups::new(8).unwrap(),

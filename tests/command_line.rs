@@ -12,7 +12,11 @@ pub struct Ran {
 
 fn command(directory: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_onefold"));
-    command.args(arguments).current_dir(directory).env("COLUMNS", "120");
+    command
+        .args(arguments)
+        .current_dir(directory)
+        .env("COLUMNS", "120")
+        .env("XDG_CONFIG_HOME", directory.join(".config"));
     for (variable, _) in std::env::vars_os() {
         if variable.to_str().is_some_and(|name| name.starts_with("ONEFOLD_")) {
             command.env_remove(variable);
@@ -70,15 +74,18 @@ fn every_command_is_listed_with_what_it_does() {
         .filter_map(|line| line.split_whitespace().next())
         .collect();
     let expected = [
+        "init",
         "dev",
         "generate",
         "udf",
+        "test",
         "module",
         "plan",
         "apply",
         "schema",
         "get",
         "push",
+        "source",
         "lookup",
         "serve",
         "dead-letters",
@@ -93,12 +100,19 @@ fn every_command_is_listed_with_what_it_does() {
 fn what_is_typed_wrong_is_said_with_its_remedy() {
     let directory = shop();
     std::fs::write(directory.path().join("wrong.yaml"), DEFINITIONS.replace("std.sum", "std.summ")).unwrap();
-    let cases: [(&[&str], i32, &str); 13] = [
+    let cases: [(&[&str], i32, &str); 16] = [
         (&["aply", "shop"], 2, "error: there is no command `aply`; did you mean `apply`?\n"),
-        (&["explain", "x"], 2, "error: `onefold explain` is not in this version yet\n"),
+        (&["compact", "x"], 2, "error: `onefold compact` is not in this version yet\n"),
         (&["plan", "nowhere"], 2, "error: nowhere: there is no such directory\n"),
         (&["plan", "wrong.yaml"], 2, "error: wrong.yaml:20: "),
-        (&["plan", "shop", "--server", "http://x"], 2, "error: --server and --context are not in this version yet"),
+        (
+            &["plan", "shop", "--server", "http://x"],
+            2,
+            "error: `http://x` is no server: only this machine can be reached",
+        ),
+        (&["plan", "shop", "--context", "x"], 2, "error: there is no context `x`; there is none yet\n"),
+        (&["dev", "shop", "--server", "http://127.0.0.1:1"], 2, "error: `onefold dev` works on the data themselves"),
+        (&["jobs", "list"], 2, "error: jobs live in the process that runs them, and none holds these data"),
         (&["dev", "shop", "--listen", "0.0.0.0:6566"], 2, "error: cannot listen at 0.0.0.0:6566: whoever reaches it"),
         (&["dev", "shop", "--watch"], 2, "error: --watch is not in this version yet"),
         (&["lookup", "items", "item=a"], 2, "error: there is no project yet: `onefold apply DIR` makes one\n"),
@@ -172,13 +186,13 @@ fn a_project_lives_without_a_server() {
 }
 
 /// A process that answers, and where.
-struct Answering {
+pub struct Answering {
     process: Child,
-    base: String,
+    pub base: String,
 }
 
 impl Answering {
-    fn start(directory: &Path, arguments: &[&str]) -> Answering {
+    pub fn start(directory: &Path, arguments: &[&str]) -> Answering {
         let mut process = command(directory, arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
@@ -195,7 +209,7 @@ impl Answering {
     }
 
     /// Asks it to end, as a service manager would.
-    fn stop(mut self) -> ExitStatus {
+    pub fn stop(mut self) -> ExitStatus {
         let asked = Command::new("kill").arg(self.process.id().to_string()).status().unwrap();
         assert!(asked.success());
         self.process.wait().unwrap()

@@ -22,7 +22,7 @@ pub struct Server {
     agent: ureq::Agent,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
-    _directory: tempfile::TempDir,
+    _directory: Option<tempfile::TempDir>,
 }
 
 pub struct Told {
@@ -38,6 +38,13 @@ impl Server {
         let storage = Arc::new(LocalStorage::open(directory.path()).unwrap());
         let settings = PlatformSettings { threads: 1, ..PlatformSettings::default() };
         let platform = Platform::open(settings, storage, clock.clone()).unwrap();
+        let mut server = Server::over(platform, clock);
+        server._directory = Some(directory);
+        server
+    }
+
+    /// A server of this platform, which it closes.
+    pub fn over(platform: Arc<Platform>, clock: Arc<ManualClock>) -> Server {
         let app = App::new(platform.clone(), clock.clone(), ServeSettings { request_entities: 3, read_only: false });
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let (address, listening) = std::sync::mpsc::channel();
@@ -58,7 +65,7 @@ impl Server {
             .build()
             .new_agent();
         let (stop, thread) = (Some(stop), Some(thread));
-        Server { base, clock, platform, agent, stop, thread, _directory: directory }
+        Server { base, clock, platform, agent, stop, thread, _directory: None }
     }
 
     /// A server with the example applied.
@@ -95,6 +102,11 @@ impl Server {
         let text = response.body_mut().read_to_string().unwrap();
         let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
         Told { status: response.status().as_u16(), media_type: media_type.unwrap_or_default(), body }
+    }
+
+    /// Where it answers.
+    pub fn base(&self) -> &str {
+        &self.base
     }
 
     pub fn get(&self, path: &str) -> Told {
@@ -237,7 +249,8 @@ fn definitions_are_planned_applied_and_read_back() {
     let put = put(&[("content-type", "application/yaml"), ("if-match", "\"1\"")]);
     assert_eq!((put.status, &put.body["revision"]), (200, &json!(2)), "{}", put.body);
     let revisions = server.get("/v1/projects/ecommerce/revisions").body;
-    assert_eq!(revisions["revisions"][0], json!({ "revision": 2, "created_at": "2026-01-02T12:00:00.000000Z" }));
+    let newest = &revisions["revisions"][0];
+    assert_eq!((&newest["revision"], &newest["created_at"]), (&json!(2), &json!("2026-01-02T12:00:00.000000Z")));
 }
 
 #[test]
@@ -285,8 +298,10 @@ fn whatever_is_wrong_is_a_problem_that_says_so() {
         ("GET", format!("{project}/modules/nope"), "", String::new(), 404, "there is no module `nope`"),
         ("GET", format!("{project}/dead-letters?source=nope"), "", String::new(), 404, "there is no source `nope`"),
         ("GET", format!("{project}/dead-letters?sauce=x"), "", String::new(), 422, "did you mean `source`?"),
-        ("POST", format!("{project}/rollback"), "", String::new(), 501, "not of this version yet"),
-        ("DELETE", format!("{project}/entities/product"), "", String::new(), 501, "not of this version yet"),
+        ("POST", format!("{project}/rollback"), "", String::new(), 415, "send application/json"),
+        ("DELETE", format!("{project}/entities/produkt"), "", String::new(), 404, "did you mean `product`?"),
+        ("DELETE", format!("{project}/entities/product?prune=true"), "", String::new(), 422, "means nothing here"),
+        ("DELETE", format!("{project}/jobs/7"), "", String::new(), 404, "there is no job `7`"),
         (
             "GET",
             format!("{project}/feature-views/product_stats/values"),
@@ -468,4 +483,27 @@ fn a_machine_finds_health_metrics_and_a_description_of_everything() {
             assert_eq!(is_described, is_served, "{method} {path}: {}", told.status);
         }
     }
+}
+
+/// A model is asked with the fingerprints that it was made with: another definition is no answer, however alike.
+#[test]
+fn a_lookup_that_expects_another_fingerprint_is_refused() {
+    let server = Server::with_example();
+    let asked = json!({ "features": ["product_stats.revenue_30d", "product_stats.units_sold_30d"], "entities": { "product_id": ["p1"] } });
+    let found = server.features(&asked);
+    assert_eq!(found.status, 200, "{}", found.body);
+    let of = |name: &str| found.body["columns"][name]["fingerprint"].as_str().unwrap().to_owned();
+    let (revenue, units) = (of("product_stats__revenue_30d"), of("product_stats__units_sold_30d"));
+    let mut expecting = asked.clone();
+    expecting["expect"] = json!({ "product_stats.revenue_30d": revenue });
+    assert_eq!(server.features(&expecting).status, 200);
+    expecting["expect"] = json!({ "product_stats.revenue_30d": units, "product_stats.units_sold_30d": units });
+    let refused = server.features(&expecting);
+    assert_eq!((refused.status, refused.media_type.as_str()), (409, "application/problem+json"), "{}", refused.body);
+    assert_eq!((&refused.body["expected"], &refused.body["found"]), (&json!(units), &json!(revenue)));
+    assert_eq!(refused.body["path"], "/expect/product_stats.revenue_30d");
+    let all = json!({ "product_stats.revenue_30d": { "expected": units, "found": revenue } });
+    assert_eq!(refused.body["mismatches"], all);
+    expecting["expect"] = json!({ "product_stats.no": units });
+    assert_eq!(server.features(&expecting).status, 404);
 }

@@ -9,7 +9,7 @@ use onefold::platform::{PlatformError, Verified};
 use onefold::route::{Groups, hash};
 use onefold::source::{Append, LogSettings, PushLog, Records};
 use onefold::state::{ChangesWriter, FileRange, GroupChanges, Manifest, TableChanges};
-use onefold::storage::Creation;
+use onefold::storage::{Creation, Storage};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,10 +67,9 @@ fn verify(bench: &Bench) -> Result<Verified, PlatformError> {
 }
 
 /// Changes what the newest manifests say the state is, with sound checksums.
-fn edit_state(bench: &Bench, mut edit: impl FnMut(&mut TableChanges)) {
-    let storage = bench.storage();
+pub fn edit_state(storage: &Arc<dyn Storage>, project: &str, mut edit: impl FnMut(&mut TableChanges)) {
     for group in Groups::default().all() {
-        let prefix = format!("projects/{PROJECT}/manifests/{group:02}/");
+        let prefix = format!("projects/{project}/manifests/{group:02}/");
         let path = storage.list(&prefix).expect("it can be listed").pop().expect("there was a checkpoint");
         let bytes = storage.read(&path).expect("it can be read").expect("it is there");
         let mut manifest: Manifest = serde_json::from_slice(&bytes).expect("a manifest");
@@ -84,7 +83,7 @@ fn edit_state(bench: &Bench, mut edit: impl FnMut(&mut TableChanges)) {
                 writer.entities(table.id, &table.fingerprints, &table.entities);
             }
             let bytes = writer.finish();
-            let path = format!("projects/{PROJECT}/state/planted-{group:02}-{number}.delta");
+            let path = format!("projects/{project}/state/planted-{group:02}-{number}.delta");
             assert_eq!(storage.create(&path, &bytes).expect("it can be written"), Creation::Created);
             *file = FileRange { path, offset: 0, length: bytes.len() as u64 };
         }
@@ -112,7 +111,7 @@ fn an_honest_run_is_equal_also_after_a_restart() {
         bench.restart();
     }
     // Editing itself plants nothing.
-    replant(&mut bench, |bench| edit_state(bench, |_| ())).expect("it starts");
+    replant(&mut bench, |bench| edit_state(&bench.storage(), PROJECT, |_| ())).expect("it starts");
     let verified = verify(&bench).expect("everything can be read");
     assert!(verified.is_equal() && verified.compared == ENTITIES as u64 * 2, "{verified:?}");
 }
@@ -123,7 +122,7 @@ fn a_changed_cell_of_a_checkpoint_is_found() {
         let mut bench = proven();
         let mut swapped = 0;
         let swap = |bench: &Bench| {
-            edit_state(bench, |table| {
+            edit_state(&bench.storage(), PROJECT, |table| {
                 if let [first, second, ..] = &mut table.entities[..] {
                     std::mem::swap(&mut first.cells[feature], &mut second.cells[feature]);
                     swapped += 2;
@@ -144,7 +143,7 @@ fn a_lost_tile_of_a_checkpoint_is_found() {
     let mut bench = proven();
     let mut emptied = 0;
     let empty = |bench: &Bench| {
-        edit_state(bench, |table| {
+        edit_state(&bench.storage(), PROJECT, |table| {
             // The newest entity's rows are in the window; without its tiles the window is empty.
             let newest = table.entities.iter_mut().max_by_key(|entity| entity.newest_us);
             if let Some(entity) = newest {
@@ -167,7 +166,7 @@ fn a_lost_entity_and_an_invented_one_are_found() {
     let mut bench = proven();
     let mut gone = 0;
     let remove = |bench: &Bench| {
-        edit_state(bench, |table| gone += u64::from(table.entities.pop().is_some()));
+        edit_state(&bench.storage(), PROJECT, |table| gone += u64::from(table.entities.pop().is_some()));
     };
     replant(&mut bench, remove).expect("a state with fewer entities is a state");
     let verified = verify(&bench).expect("everything can be read");
@@ -177,7 +176,7 @@ fn a_lost_entity_and_an_invented_one_are_found() {
     let mut bench = proven();
     let mut invented = 0;
     let invent = |bench: &Bench| {
-        edit_state(bench, |table| {
+        edit_state(&bench.storage(), PROJECT, |table| {
             if let Some(entity) = table.entities.first_mut() {
                 // Key bytes end in the text: another text of one length.
                 let last = entity.key.iter().rposition(u8::is_ascii_digit).expect("keys are k0 to k39");

@@ -20,6 +20,9 @@ pub enum BatchError {
     /// A definition or module that was accepted cannot be run.
     #[error("{0}")]
     Fold(String),
+    /// Somebody did not want it any more.
+    #[error("cancelled")]
+    Cancelled,
     /// A fault of ours.
     #[error("{0}: this is a fault of onefold, please report it")]
     Internal(String),
@@ -72,6 +75,7 @@ impl BatchError {
             BatchError::Changed { path, reason } => BatchError::Changed { path: path.clone(), reason: reason.clone() },
             BatchError::Resources(text) => BatchError::Resources(text.clone()),
             BatchError::Fold(text) => BatchError::Fold(text.clone()),
+            BatchError::Cancelled => BatchError::Cancelled,
             BatchError::Internal(text) => BatchError::Internal(text.clone()),
         }
     }

@@ -172,6 +172,17 @@ impl<'a> Needed<'a> {
 impl BatchHost<'_> {
     /// Writes the labels' rows and columns, in order, with a column `view__feature` for each value column asked for.
     pub fn historical(&self, ask: &HistoricalAsk, rows: &Rows, out: &Path) -> Result<HistoricalSummary, BatchError> {
+        self.historical_described(ask, rows, out, |_| None)
+    }
+
+    /// The same with a key and a text in the file's metadata, once it is known what was read.
+    pub fn historical_described(
+        &self,
+        ask: &HistoricalAsk,
+        rows: &Rows,
+        out: &Path,
+        describe: impl FnOnce(&HistoricalSummary) -> Option<(String, String)>,
+    ) -> Result<HistoricalSummary, BatchError> {
         let needed = Needed::of(self.project, &ask.features)?;
         let labels = Labels::open(&ask.labels, &ask.timestamp, &needed.fields, self.settings.batch_rows)?;
         let labels = Arc::new(labels);
@@ -209,6 +220,9 @@ impl BatchHost<'_> {
             }
             file.write(&RecordBatch::try_new(schema.clone(), columns)?)?;
             first += batch.len() as u64;
+        }
+        if let Some((key, text)) = describe(&summary) {
+            file.describe(key, text);
         }
         file.finish()?;
         Ok(summary)

@@ -10,10 +10,12 @@
 
 mod error;
 mod files;
+mod first;
 mod refusal;
 mod settings;
 mod slice;
 
+mod entity_rows;
 mod probes;
 mod rows_exec;
 mod sort_row;
@@ -23,18 +25,23 @@ mod fold_cells;
 mod fold_exec;
 mod run;
 
+mod explain;
 mod historical;
 mod label_file;
 mod materialize;
 mod on_demand;
+mod parquet_in;
 mod parquet_out;
 mod snapshot;
 mod table_values;
 
 pub use error::BatchError;
+pub use explain::{ExplainAsk, ExplainedRow, ExplainedRows, ExplainedValue, RefusedRow, Verdict};
 pub use files::{PinnedFile, list_files};
+pub use first::first_rows;
 pub use historical::{HistoricalAsk, HistoricalSummary, feature_references};
 pub use materialize::{MaterializeAsk, Materialized, StateSink};
+pub use parquet_in::{changed_files, differing_columns, file_metadata};
 pub use refusal::{Place, Refusal, RefusalSink, RefusalSummary, Refusals, RefusedBy};
 pub use run::LogRows;
 pub use settings::{BatchHost, BatchSettings, LateRows, Prepare, Progress, Rows};

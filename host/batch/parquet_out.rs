@@ -5,6 +5,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -34,6 +35,13 @@ impl ParquetOut {
         match &mut self.writer {
             Some(writer) => writer.write(batch).map_err(|error| cannot_write(&self.path, error)),
             None => Ok(()),
+        }
+    }
+
+    /// Adds a text to the file's metadata.
+    pub fn describe(&mut self, key: String, text: String) {
+        if let Some(writer) = &mut self.writer {
+            writer.append_key_value_metadata(KeyValue::new(key, text));
         }
     }
 

@@ -4,17 +4,19 @@
 //! has its number in the file without the file saying it; chunks are dealt out to partitions.
 
 use super::BatchError;
+use super::entity_rows::{EntityRows, SourceRows};
 use super::files::DataFile;
 use super::probes::Probes;
 use super::refusal::{Refusal, RefusalSink, RefusedBy};
 use super::run::LogRows;
-use super::settings::{LateRows, Progress};
+use super::settings::{BatchSettings, LateRows, Progress};
 use super::slice::Slice;
 use super::sort_row::{LOG_ORIGIN, Origin, SortSchema, Telling, pack, place_of};
 use crate::decode::{ColumnsDecoder, DecodeError, Decoded, JsonDecoder};
 use crate::rows::{Failure, RowBatch, Stage, future_message};
 use crate::source::LogBatch;
-use arrow::array::UInt32Array;
+use arrow::array::{AsArray, UInt32Array};
+use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::listing::PartitionedFile;
@@ -29,11 +31,11 @@ use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
 use futures::stream::{self, BoxStream, StreamExt};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How much of the log is decoded at once.
@@ -51,6 +53,8 @@ pub(super) enum Chunk {
 pub(super) struct Scan {
     pub slice: Slice,
     pub sort: SortSchema,
+    /// The rows of this entity alone are wanted, to be explained and not to be folded.
+    pub entity: Option<EntityRows>,
     pub refusals: Arc<dyn RefusalSink>,
     /// The files by their number.
     pub paths: Vec<String>,
@@ -68,6 +72,7 @@ pub(super) struct Scan {
     pub rows_read: AtomicU64,
     pub rows_total: u64,
     pub progress: Arc<dyn Fn(Progress) + Send + Sync>,
+    pub cancelled: Arc<AtomicBool>,
 }
 
 pub(super) struct RowsExec {
@@ -79,7 +84,7 @@ pub(super) struct RowsExec {
 impl RowsExec {
     pub fn new(scan: Arc<Scan>, partitions: Vec<Vec<Chunk>>) -> RowsExec {
         let properties = PlanProperties::new(
-            EquivalenceProperties::new(scan.sort.schema.clone()),
+            EquivalenceProperties::new(scan.schema()),
             Partitioning::UnknownPartitioning(partitions.len()),
             EmissionType::Incremental,
             Boundedness::Bounded,
@@ -131,13 +136,17 @@ impl ExecutionPlan for RowsExec {
             scan.clone().read(chunk, &context).unwrap_or_else(|error| stream::iter([Err(error)]).boxed())
         });
         let batches = batches.map(|batch| batch.map_err(Into::into));
-        Ok(Box::pin(RecordBatchStreamAdapter::new(self.scan.sort.schema.clone(), batches)))
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.scan.schema(), batches)))
     }
 }
 
 type Batches = BoxStream<'static, Result<RecordBatch, BatchError>>;
 
 impl Scan {
+    fn schema(&self) -> SchemaRef {
+        self.entity.as_ref().map_or(&self.sort.schema, |entity| &entity.schema).clone()
+    }
+
     fn read(self: Arc<Self>, chunk: Chunk, context: &Arc<TaskContext>) -> Result<Batches, BatchError> {
         match chunk {
             Chunk::File { file, number, groups, first_row } => {
@@ -152,7 +161,7 @@ impl Scan {
                     let batch = file.with_partitions(&self.slice.source, batch)?;
                     let decoded = decoder.decode(&batch, &file.pin.path).map_err(decode_error)?;
                     let place = |record: u32| first + u64::from(record);
-                    self.rows(decoded, &Origin { number, place: &place, late: None }, |time| {
+                    self.rows(decoded, &Origin { number, place: &place, late: None }, BTreeMap::new(), |time| {
                         self.from_us.is_none_or(|from| from <= time) && self.to_us.is_none_or(|to| time < to)
                     })
                 });
@@ -216,8 +225,12 @@ impl Scan {
         let place = |record: u32| places.get(record as usize).map_or(0, |(position, _)| *position);
         let origin = Origin { number: LOG_ORIGIN, place: &place, late: self.late.as_deref() };
         let arrival_us = |record: u32| places.get(record as usize).map_or(i64::MAX, |(_, arrival_us)| *arrival_us);
+        if self.entity.is_some() {
+            let future = self.future(&decoded, arrival_us);
+            return self.rows(decoded, &origin, future, |_| true);
+        }
         let decoded = self.refuse_future(decoded, &origin, arrival_us)?;
-        self.rows(decoded, &origin, |_| true)
+        self.rows(decoded, &origin, BTreeMap::new(), |_| true)
     }
 
     /// Rule 10: a row whose event time is more than `max_future` after its arrival is refused.
@@ -254,6 +267,16 @@ impl Scan {
         Ok(Decoded { batch, records, refused: decoded.refused, cell_failures: failures.collect() })
     }
 
+    /// The records that rule 10 refuses, and what is said of each.
+    fn future(&self, decoded: &Decoded, arrival_us: impl Fn(u32) -> i64) -> BTreeMap<u32, String> {
+        let source = &self.slice.source;
+        let times = decoded.batch.column(self.event_time()).as_primitive::<TimestampMicrosecondType>().values();
+        let records = decoded.records.iter().zip(times);
+        let future =
+            records.filter(|(record, time_us)| **time_us > arrival_us(**record).saturating_add(source.max_future_us));
+        future.map(|(record, time_us)| (*record, future_message(source, *time_us, arrival_us(*record)))).collect()
+    }
+
     /// The watermark up to which what is read is settled: the log's, or where that is empty the newest row of the
     /// files. Known once every partition has ended; the least number where there is no row.
     pub fn settled_us(&self) -> i64 {
@@ -284,8 +307,10 @@ impl Scan {
         &self,
         decoded: Decoded,
         origin: &Origin<'_>,
+        future: BTreeMap<u32, String>,
         within: impl Fn(i64) -> bool,
     ) -> Result<RecordBatch, BatchError> {
+        BatchSettings::check_cancelled(&self.cancelled)?;
         for refused in decoded.refused {
             self.tell_all(origin, refused.record, refused.message);
         }
@@ -295,8 +320,14 @@ impl Scan {
             stage: Stage::Decode,
             message: failure.message,
         };
-        let failures = decoded.cell_failures.into_iter().map(failure).collect();
+        let failures: Vec<Failure> = decoded.cell_failures.into_iter().map(failure).collect();
         let columns = decoded.batch.columns().to_vec();
+        let source_rows = self.entity.as_ref().map(|_| SourceRows {
+            columns: columns.clone(),
+            records: decoded.records.clone(),
+            failures: failures.clone(),
+            future,
+        });
         let batch = RowBatch::new(columns, self.event_time(), decoded.records, failures);
         let newest_us = batch.event_time_us.iter().copied().filter(|time| within(*time)).max();
         self.newest_us.fetch_max(newest_us.unwrap_or(i64::MIN), Ordering::AcqRel);
@@ -321,7 +352,10 @@ impl Scan {
         }
         let rows = spaces.get_mut(table.space).and_then(Option::take).unwrap_or_default();
         if rows.rows == 0 {
-            return Ok(RecordBatch::new_empty(self.sort.schema.clone()));
+            return Ok(RecordBatch::new_empty(self.schema()));
+        }
+        if let (Some(entity), Some(source_rows)) = (&self.entity, &source_rows) {
+            return entity.rows(self, &rows, source_rows, origin, within);
         }
         let telling = Telling { sink: self.refusals.as_ref(), paths: &self.paths };
         let as_of_us = self.as_of_us.unwrap_or(i64::MAX);

@@ -1,11 +1,12 @@
 //! One run: one table, its rows from files and log, sorted and folded.
 
 use super::BatchError;
+use super::entity_rows::{self, EntityRows};
 use super::files::{DataFile, PinnedFile, open_files, open_pinned};
 use super::fold_exec::{FoldExec, Wanted};
 use super::probes::Probes;
 use super::rows_exec::{Chunk, RowsExec, Scan, decode_error};
-use super::settings::{BatchHost, Rows};
+use super::settings::{BatchHost, BatchSettings, Rows};
 use super::slice::Slice;
 use super::sort_row::{HASH, ORDER, SortSchema};
 use super::table_values::AsOf;
@@ -16,6 +17,7 @@ use arrow::record_batch::RecordBatch;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
@@ -60,6 +62,30 @@ impl Run {
         probes: Option<Probes>,
         sorted: bool,
     ) -> Result<Run, BatchError> {
+        let as_of_us = match wanted {
+            Wanted::Values(AsOf::At(as_of_us)) => Some(as_of_us),
+            _ => None,
+        };
+        Run::over(host, slice, rows, as_of_us, None, probes, |scan, partitions, threads| {
+            plan_of(scan, partitions, threads, wanted, sorted)
+        })
+    }
+
+    /// The rows of one entity in canonical order, for a slice of one feature; nothing is folded.
+    pub fn of_entity(host: &BatchHost<'_>, slice: Slice, rows: &Rows, key: Vec<u8>) -> Result<Run, BatchError> {
+        let entity = EntityRows::of(&slice, key)?;
+        Run::over(host, slice, rows, None, Some(entity), None, |scan, partitions, _| entity_plan(scan, partitions))
+    }
+
+    fn over(
+        host: &BatchHost<'_>,
+        slice: Slice,
+        rows: &Rows,
+        as_of_us: Option<i64>,
+        entity: Option<EntityRows>,
+        probes: Option<Probes>,
+        plan: impl FnOnce(&Arc<Scan>, Vec<Vec<Chunk>>, usize) -> Result<Arc<dyn ExecutionPlan>, BatchError>,
+    ) -> Result<Run, BatchError> {
         let source = &slice.source;
         let files = match (rows.pinned.get(&source.name), &source.batch_path) {
             (Some(pins), _) => open_pinned(pins)?,
@@ -92,18 +118,17 @@ impl Run {
             paths: pins.iter().map(|pin| pin.path.clone()).collect(),
             from_us: rows.from_us,
             to_us: rows.to_us,
-            as_of_us: match wanted {
-                Wanted::Values(AsOf::At(as_of_us)) => Some(as_of_us),
-                _ => None,
-            },
+            as_of_us,
+            entity,
             newest_us: Arc::new(AtomicI64::new(i64::MIN)),
             newest_in_log_us: AtomicI64::new(i64::MIN),
             null_keys: AtomicU64::new(0),
             rows_read: AtomicU64::new(0),
             rows_total: total + asked,
             progress: host.progress.clone(),
+            cancelled: host.settings.cancelled.clone(),
         });
-        let plan = plan_of(&scan, partitions, threads, wanted, sorted)?;
+        let plan = plan(&scan, partitions, threads)?;
         Ok(Run { scan, pins, plan, context: host.context(row_bytes)?, runtime: host.runtime()? })
     }
 
@@ -122,6 +147,7 @@ impl Run {
             let mut stream: SendableRecordBatchStream = execute_stream(plan, context).map_err(BatchError::of)?;
             while let Some(batch) = stream.next().await {
                 let batch = batch.map_err(BatchError::of)?;
+                BatchSettings::check_cancelled(&scan.cancelled)?;
                 if batch.num_rows() > 0 {
                     take(batch, &scan)?;
                 }
@@ -157,13 +183,31 @@ fn plan_of(
     let sort = SortExec::new(by("order", ORDER)?, plan).with_preserve_partitioning(true);
     plan = Arc::new(FoldExec::new(Arc::new(sort), scan.clone(), wanted));
     if !sorted {
-        return Ok(Arc::new(datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec::new(plan)));
+        return Ok(Arc::new(CoalescePartitionsExec::new(plan)));
     }
     let first = by(if wanted == Wanted::Probes { "label" } else { "key" }, 0)?;
     if wanted == Wanted::Probes {
         plan = Arc::new(SortExec::new(first.clone(), plan).with_preserve_partitioning(true));
     }
     Ok(Arc::new(SortPreservingMergeExec::new(first, plan)))
+}
+
+/// Canonical order is event time, then the inputs as declared; what is equal in all of it is told apart by its place.
+fn entity_plan(scan: &Arc<Scan>, partitions: Vec<Vec<Chunk>>) -> Result<Arc<dyn ExecutionPlan>, BatchError> {
+    let inputs = scan.entity.as_ref().map_or(0, |entity| entity.inputs.len());
+    let plan = Arc::new(RowsExec::new(scan.clone(), partitions));
+    let plan = Arc::new(CoalescePartitionsExec::new(plan));
+    let numbers = [entity_rows::ORDER]
+        .into_iter()
+        .chain((0..inputs).map(|input| entity_rows::VALUES + input))
+        .chain([entity_rows::PLACE, entity_rows::SUB_ROW]);
+    let schema = plan.schema();
+    let order = numbers.map(|number| {
+        let name = schema.fields().get(number).map_or("", |field| field.name());
+        PhysicalSortExpr::new_default(Arc::new(Column::new(name, number)))
+    });
+    let order = LexOrdering::new(order).ok_or_else(|| BatchError::internal("an order of nothing"))?;
+    Ok(Arc::new(SortExec::new(order, plan)))
 }
 
 fn by(name: &str, number: usize) -> Result<LexOrdering, BatchError> {

@@ -14,6 +14,7 @@ use onefold_fold::{Field, Udf};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Finds and prepares a UDF of a registered definition; the error is a text for the user.
 pub type Prepare<'a> = dyn Fn(&UdfUse, &[Field]) -> Result<Udf, String> + 'a;
@@ -27,9 +28,19 @@ pub struct BatchSettings {
     pub temporary_dir: PathBuf,
     /// Rows of one batch.
     pub batch_rows: usize,
+    /// Set by whoever does not want the work any more: it fails as cancelled, soon.
+    pub cancelled: Arc<AtomicBool>,
 }
 
 impl BatchSettings {
+    /// Fails once the work has been cancelled.
+    pub(super) fn check_cancelled(cancelled: &AtomicBool) -> Result<(), BatchError> {
+        match cancelled.load(Ordering::Relaxed) {
+            true => Err(BatchError::Cancelled),
+            false => Ok(()),
+        }
+    }
+
     /// 1 GiB and the machine's threads.
     pub fn new(temporary_dir: impl Into<PathBuf>) -> BatchSettings {
         BatchSettings {
@@ -37,6 +48,7 @@ impl BatchSettings {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             temporary_dir: temporary_dir.into(),
             batch_rows: 8192,
+            cancelled: Arc::default(),
         }
     }
 }
@@ -87,7 +99,7 @@ impl BatchHost<'_> {
 
     /// `row_bytes`: about how large a row is.
     pub(super) fn context(&self, row_bytes: usize) -> Result<Arc<TaskContext>, BatchError> {
-        let BatchSettings { memory_limit_bytes, threads, temporary_dir, batch_rows } = &self.settings;
+        let BatchSettings { memory_limit_bytes, threads, temporary_dir, batch_rows, cancelled: _ } = &self.settings;
         let threads = (*threads).max(1);
         // What a sort keeps back to merge its runs; of a small limit a quarter, so that it can hold rows at all.
         let reserved = (memory_limit_bytes / (threads * 4)).min(128 << 20);

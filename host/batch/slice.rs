@@ -14,6 +14,8 @@ pub(super) struct Slice {
     pub transforms: Transforms,
     /// For each of the table's features.
     pub udfs: Vec<Udf>,
+    /// The definitions of no more than that.
+    pub project: Project,
 }
 
 /// In batch all features of a source are made of the same rows, so that a view has exactly one table.
@@ -70,7 +72,7 @@ impl Slice {
             let inputs: Vec<Field> = feature.inputs.iter().map(|input| columns[*input].clone()).collect();
             udfs.push(prepared(&feature.udf, &inputs)?);
         }
-        Ok(Slice { layout, source, transforms, udfs })
+        Ok(Slice { layout, source, transforms, udfs, project: part })
     }
 }
 

@@ -222,7 +222,7 @@ impl SortSchema {
     }
 }
 
-fn put_order<'b>(bytes: &'b mut Vec<u8>, key: &[u8], time_us: i64, kind: RowKind) -> &'b [u8] {
+pub(super) fn put_order<'b>(bytes: &'b mut Vec<u8>, key: &[u8], time_us: i64, kind: RowKind) -> &'b [u8] {
     bytes.clear();
     bytes.extend_from_slice(key);
     bytes.extend_from_slice(&crate::route::ordered_bytes(time_us));

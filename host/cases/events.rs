@@ -2,7 +2,7 @@
 
 use super::CaseError;
 use crate::decode::JsonDecoder;
-use crate::define::{DecodeAs, FeatureView, Project, Source, SourceColumn, TestCase};
+use crate::define::{DecodeAs, FeatureView, LookupCase, Project, Source, SourceColumn, TestCase};
 use arrow::array::AsArray;
 use arrow::datatypes::TimestampMicrosecondType;
 use onefold_fold::Kind;
@@ -80,6 +80,25 @@ fn put(object: &mut Value, path: &[String], value: Value) {
 }
 
 impl Event {
+    /// As it is pushed.
+    pub fn json(&self) -> &Value {
+        &self.json
+    }
+
+    /// Whether it holds the keys of a lookup's entity.
+    pub fn is_of(&self, project: &Project, test: &TestCase, lookup: &LookupCase) -> bool {
+        let Some(source) = project.sources.get(&test.source) else { return false };
+        let Some(view) = project.feature_views.get(&lookup.view).filter(|view| view.source == source.name) else {
+            return false;
+        };
+        view.join_keys.iter().all(|key| {
+            let column = source.columns.iter().find(|column| column.name == key.column);
+            let place =
+                column.map(|column| column.stream_path.iter().try_fold(&self.json, |part, name| part.get(name)));
+            place.flatten().is_some_and(|value| lookup.entity.get(&key.name) == Some(value))
+        })
+    }
+
     /// Its bytes, with the mark on its keys.
     pub fn marked(&self, project: &Project, source: &str, mark: &str) -> String {
         let mut event = self.json.clone();

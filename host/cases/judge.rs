@@ -40,6 +40,7 @@ pub(super) fn differences(
             test: test.name.clone(),
             view: lookup.view.clone(),
             entity: entity.clone(),
+            at: values::time_text(lookup.at_us).unwrap_or_default(),
             feature: feature.to_owned(),
             expected,
             found,

@@ -16,13 +16,14 @@ pub use report::{Difference, Finding, Outcome, Report};
 pub use way::{BatchWay, Order, StreamWay, Way, all_ways};
 
 use crate::batch::BatchError;
-use crate::define::{Definitions, Project, TestCase};
+use crate::define::{Definitions, LookupCase, Project, TestCase};
 use crate::platform::{PlatformError, module_cache};
 use crate::registry::{ApplyOptions, ModuleCache, Proposal, Registry, RegistryError, plan_apply};
 use crate::std_module::STD_WASM;
 use crate::storage::Storage;
 use crate::storage::forgetful::Forgetful;
 use events::Event;
+use serde_json::Value;
 use std::sync::Arc;
 
 /// Every world has one project. Its name reaches no value.
@@ -84,8 +85,14 @@ impl Runner {
 
     /// Checks definitions and their tests.
     pub fn suite(&self, definitions: &Definitions) -> Result<Suite, CaseError> {
+        self.suite_of(definitions, ApplyOptions::default())
+    }
+
+    /// The same where a lock lies beside the definitions.
+    pub fn suite_of(&self, definitions: &Definitions, options: ApplyOptions) -> Result<Suite, CaseError> {
         let registry = self.registry(Forgetful::new().storage())?;
-        let mut proposal = plan_apply(&registry, &self.modules, &self.standard, definitions, &ApplyOptions::default())?;
+        let options = ApplyOptions { alone: true, ..options };
+        let mut proposal = plan_apply(&registry, &self.modules, &self.standard, definitions, &options)?;
         let tests = std::mem::take(&mut proposal.tests);
         let project = &proposal.project;
         judge::check_expectations(project, &tests)?;
@@ -112,6 +119,25 @@ impl Runner {
         Ok(outcome)
     }
 
+    /// Sets what lookups expect to what this way gives: every value of their views, and nothing else.
+    pub fn fill(&self, suite: &mut Suite, way: &Way) -> Result<(), CaseError> {
+        let project = suite.proposal.project.clone();
+        for lookup in suite.tests.iter_mut().flat_map(|test| &mut test.lookups) {
+            let columns = crate::serve::lookup::value_columns(&project, &lookup.view).unwrap_or_default();
+            lookup.expect = columns.into_iter().map(|column| (column, Value::Null)).collect();
+            (lookup.features, lookup.status, lookup.valid_until_us) = (None, None, None);
+        }
+        // Whatever is not null differs from what is expected now.
+        for Difference { file, line, feature, found, .. } in self.run(suite, way)?.differences {
+            let tests = suite.tests.iter_mut().filter(|test| test.file == file);
+            let mut lookups = tests.flat_map(|test| &mut test.lookups);
+            if let Some(lookup) = lookups.find(|lookup| lookup.line == line) {
+                lookup.expect.insert(feature, found);
+            }
+        }
+        Ok(())
+    }
+
     /// A registry that has the runner's modules and no revision.
     fn registry(&self, storage: Arc<dyn Storage>) -> Result<Registry, CaseError> {
         let registry = Registry::of(storage, PROJECT)?;
@@ -132,6 +158,29 @@ struct Sitting {
 impl Suite {
     pub fn project(&self) -> &Project {
         &self.proposal.project
+    }
+
+    /// The test of a finding, and its lookup.
+    pub fn lookup_at(&self, file: &str, line: u32) -> Option<(&TestCase, &LookupCase)> {
+        let tests = self.tests.iter().filter(|test| &*test.file == file);
+        tests
+            .flat_map(|test| test.lookups.iter().map(move |lookup| (test, lookup)))
+            .find(|(_, asked)| asked.line == line)
+    }
+
+    /// The events of a test that are rows of a lookup's entity, by event time; none are known where a transform makes
+    /// the keys, or where the view is computed from others.
+    pub fn rows_of(&self, test: &TestCase, lookup: &LookupCase) -> Vec<(i64, Value)> {
+        let events =
+            self.tests.iter().zip(&self.events).find(|(one, _)| one.file == test.file && one.line == test.line);
+        let Some((_, events)) = events else { return Vec::new() };
+        let mut rows: Vec<(i64, Value)> = events
+            .iter()
+            .filter(|event| event.is_of(self.project(), test, lookup))
+            .map(|event| (event.at_us, event.json().clone()))
+            .collect();
+        rows.sort_by_key(|(at_us, _)| *at_us);
+        rows
     }
 
     /// Which tests meet in one world. `apart`: each lookup has entities and rows of its own.

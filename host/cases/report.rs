@@ -26,6 +26,8 @@ pub struct Difference {
     pub view: String,
     /// `key=value`, with commas between.
     pub entity: String,
+    /// As of when it was looked up: RFC 3339.
+    pub at: String,
     /// A value column, or `status` or `valid_until`.
     pub feature: String,
     pub expected: Value,
@@ -143,6 +145,7 @@ mod tests {
             test: "t".into(),
             view: "v".into(),
             entity: "k=a".into(),
+            at: "2026-01-01T00:00:00Z".into(),
             feature: "f".into(),
             expected: json!(1),
             found: json!(found),

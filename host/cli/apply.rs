@@ -19,19 +19,36 @@ pub struct PlanArgs {
     check: bool,
     #[command(flatten)]
     moves: Moves,
+    #[command(flatten)]
+    scope: Scope,
 }
 
 /// Make definitions live.
 #[derive(clap::Args)]
-#[command(after_help = "Example: onefold apply examples/ecommerce/definitions --upgrade ecommerce")]
+#[command(
+    after_help = "Examples: onefold apply examples/ecommerce/definitions --upgrade ecommerce\n          onefold apply examples/ecommerce/definitions --prune"
+)]
 pub struct ApplyArgs {
     /// The definitions: a directory, or one file.
     dir: PathBuf,
     #[command(flatten)]
     moves: Moves,
+    #[command(flatten)]
+    scope: Scope,
     /// Do it although something would stop working.
     #[arg(long)]
     allow_breaking: bool,
+}
+
+/// What of the registered definitions a directory speaks for.
+#[derive(clap::Args, Clone, Default)]
+pub struct Scope {
+    /// Remove what the directory's set has registered and the directory does not have any more.
+    #[arg(long)]
+    prune: bool,
+    /// Let the directory's set claim the documents that it shares with this one.
+    #[arg(long, value_name = "SET")]
+    take_over: Option<String>,
 }
 
 /// Which lines of onefold.lock may move.
@@ -71,7 +88,7 @@ impl Sent {
 pub fn plan(args: &PlanArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let sent = Sent::read(&args.dir, global, false)?;
     let reach = Reach::open(global, "onefold plan")?;
-    let told = sent.put(&reach, &format!("dry_run=true{}", args.moves.query()))?;
+    let told = sent.put(&reach, &format!("dry_run=true{}{}", args.moves.query(), args.scope.query()))?;
     show(&told, global)?;
     let changes = told["changes"].as_array().is_some_and(|changes| !changes.is_empty());
     Ok(if args.check && changes { ExitCode::from(1) } else { ExitCode::SUCCESS })
@@ -80,14 +97,15 @@ pub fn plan(args: &PlanArgs, global: &Global) -> anyhow::Result<ExitCode> {
 pub fn apply(args: &ApplyArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let sent = Sent::read(&args.dir, global, false)?;
     let reach = Reach::open(global, "onefold apply")?;
-    let told = apply_over(&reach, &sent, &args.dir, &args.moves, args.allow_breaking)?;
+    let query = format!("allow_breaking={}{}{}", args.allow_breaking, args.moves.query(), args.scope.query());
+    let told = apply_over(&reach, &sent, &args.dir, &query)?;
     show(&told, global)?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Applies, and writes the lock beside the definitions.
-fn apply_over(reach: &Reach, sent: &Sent, dir: &Path, moves: &Moves, allow_breaking: bool) -> anyhow::Result<Value> {
-    let told = sent.put(reach, &format!("allow_breaking={allow_breaking}{}", moves.query()))?;
+fn apply_over(reach: &Reach, sent: &Sent, dir: &Path, query: &str) -> anyhow::Result<Value> {
+    let told = sent.put(reach, query)?;
     let lock: Lock = serde_json::from_value(told["lock"].clone())
         .map_err(|error| Failure::Outside(format!("the server sent no lock: {error}")))?;
     lock.write(dir)?;
@@ -104,7 +122,18 @@ impl Moves {
     }
 }
 
-fn show(told: &Value, global: &Global) -> anyhow::Result<()> {
+impl Scope {
+    fn query(&self) -> String {
+        let mut query = if self.prune { "&prune=true".to_owned() } else { String::new() };
+        if let Some(set) = &self.take_over {
+            query.push_str(&format!("&take_over={}", super::client::escaped(set)));
+        }
+        query
+    }
+}
+
+/// A plan, or what an apply did, for people or scripts.
+pub(super) fn show(told: &Value, global: &Global) -> anyhow::Result<()> {
     if !global.json {
         return print(told["text"].as_str().unwrap_or_default().trim_end());
     }

@@ -39,18 +39,21 @@ pub struct SnapshotArgs {
 /// Make a training set: for each label the features as they were at its time.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Example: onefold historical --entities labels.csv --features recommendation --out training.parquet"
+    after_help = "Examples: onefold historical --entities labels.csv --features recommendation --out training.parquet\n          onefold historical --reproduce training.parquet --out again.parquet\n\nThe file says what it was made of, under `onefold` in its metadata: revision, fingerprints, digest of the labels, files, positions of the log. --reproduce makes it again and compares every column to the last bit.\nExit code 1: it came out differently, or what it was made of is gone."
 )]
 pub struct HistoricalArgs {
     /// Parquet or CSV with the join keys, the labels' times and the request data.
-    #[arg(long, value_name = "FILE")]
-    entities: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "reproduce")]
+    entities: Option<PathBuf>,
     /// A feature service, or views and features: view.feature,view.
-    #[arg(long)]
-    features: String,
-    /// The column of the labels' times.
-    #[arg(long, value_name = "NAME", default_value = "event_timestamp")]
-    timestamp: String,
+    #[arg(long, required_unless_present = "reproduce")]
+    features: Option<String>,
+    /// The column of the labels' times [default: event_timestamp].
+    #[arg(long, value_name = "NAME")]
+    timestamp: Option<String>,
+    /// Make this training set again, from what it says it was made of; --entities says where its labels lie now.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["features", "timestamp"])]
+    reproduce: Option<PathBuf>,
     /// The Parquet file to write.
     #[arg(long)]
     out: PathBuf,
@@ -134,12 +137,17 @@ pub fn snapshot(args: &SnapshotArgs, global: &Global) -> anyhow::Result<ExitCode
 }
 
 pub fn historical(args: &HistoricalArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    let given = |path: &Option<PathBuf>| path.as_deref().map(absolute).transpose();
     let request = json!({
-        "kind": "historical", "entities": absolute(&args.entities)?, "features": args.features,
-        "timestamp": args.timestamp, "out": absolute(&args.out)?, "as_served": args.as_served,
+        "kind": "historical", "entities": given(&args.entities)?, "features": args.features,
+        "timestamp": args.timestamp, "reproduce": given(&args.reproduce)?, "out": absolute(&args.out)?,
+        "as_served": args.as_served,
     });
     let done = run_job(global, "onefold historical", &request)?;
     refused_rows(&done);
+    if let Some(file) = &args.reproduce {
+        return reproduced(file, &done, global);
+    }
     match global.json {
         true => print(&done.to_string())?,
         false => print(&format!("{} labels in {}", done["labels"], args.out.display()))?,
@@ -148,6 +156,29 @@ pub fn historical(args: &HistoricalArgs, global: &Global) -> anyhow::Result<Exit
         print(&first_rows(&args.out, args.show)?)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What became of a training set that was to be made again.
+fn reproduced(file: &Path, done: &Value, global: &Global) -> anyhow::Result<ExitCode> {
+    let same = done["same"] == true;
+    if global.json {
+        print(&done.to_string())?;
+        return Ok(if same { ExitCode::SUCCESS } else { ExitCode::from(1) });
+    }
+    let all = |name: &str| -> Vec<String> {
+        let told = done[name].as_array().into_iter().flatten();
+        told.filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    all("notes").iter().for_each(|text| note(&format!("note: {text}")));
+    let (shown, gone) = (file.display(), all("gone"));
+    if !gone.is_empty() {
+        print(&format!("{shown} cannot be made again:\n  {}", gone.join("\n  ")))?;
+    } else if same {
+        print(&format!("{} labels: every column is what it was, to the last bit", done["labels"]))?;
+    } else {
+        print(&format!("{} labels: another than in {shown}: {}", done["labels"], all("differing").join(", ")))?;
+    }
+    Ok(if same { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 pub fn materialize(args: &MaterializeArgs, global: &Global) -> anyhow::Result<ExitCode> {
@@ -174,17 +205,26 @@ fn built(done: &Value, global: &Global) -> anyhow::Result<ExitCode> {
 fn run_job(global: &Global, command: &str, request: &Value) -> anyhow::Result<Value> {
     let reach = Reach::open(global, command)?;
     let started = reach.post_json(&reach.path(&["jobs"])?, request)?;
-    let path = reach.path(&["jobs", started["id"].as_str().unwrap_or_default()])?;
+    wait_for_job(&reach, started["id"].as_str().unwrap_or_default(), global)
+}
+
+/// The result of a job, once it has one.
+pub(super) fn wait_for_job(reach: &Reach, id: &str, global: &Global) -> anyhow::Result<Value> {
+    let path = reach.path(&["jobs", id])?;
     let bar = rows_bar(0, global.progress);
     loop {
         let job = reach.get(&path)?;
         bar.set_length(job["progress"]["total"].as_u64().unwrap_or(0));
         bar.set_position(job["progress"]["rows"].as_u64().unwrap_or(0));
         match job["state"].as_str() {
-            Some("running") => std::thread::sleep(POLL),
+            Some("running" | "cancelling") => std::thread::sleep(POLL),
             Some("done") => {
                 bar.finish_and_clear();
                 return Ok(job["result"].clone());
+            }
+            Some("cancelled") => {
+                bar.finish_and_clear();
+                return Err(Failure::No(format!("job {id} was cancelled")).into());
             }
             _ => {
                 bar.finish_and_clear();

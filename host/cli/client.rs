@@ -1,5 +1,5 @@
-//! How a command reaches the data: through the HTTP of the process that holds them, or, when none does, through the same
-//! router in this process.
+//! How a command reaches the data: through the server it is sent to, or the HTTP of the process that holds them, or, when
+//! none does, through the same router in this process.
 
 use super::{Failure, Global};
 use crate::platform::{Platform, PlatformSettings};
@@ -45,6 +45,9 @@ impl Reach {
     pub fn open(global: &Global, command: &str) -> anyhow::Result<Reach> {
         let data = &global.settings.data;
         let project = global.project.clone();
+        if let Some(server) = &global.server {
+            return Ok(Reach { way: Way::Http { agent: agent(), base: server.url.clone() }, project });
+        }
         if let Some(owner) = DataLock::holder(data)? {
             let Some(listen) = owner.listen.clone() else {
                 let directory = data.display().to_string();
@@ -57,6 +60,11 @@ impl Reach {
         let app = App::new(platform.clone(), global.clock.clone(), serve_settings(global, false));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         Ok(Reach { way: Way::Here { router: router(app), runtime, platform, _lock: lock }, project })
+    }
+
+    /// Whether another process answers.
+    pub fn is_elsewhere(&self) -> bool {
+        matches!(self.way, Way::Http { .. })
     }
 
     /// The project that is meant: `--project`, else the only one there is.
@@ -124,6 +132,14 @@ impl Drop for Reach {
 }
 
 impl Answer {
+    /// The text of a success as it came, which no reading of numbers has touched.
+    pub fn text(self) -> anyhow::Result<String> {
+        match self.status {
+            200..300 => Ok(String::from_utf8(self.body)?),
+            _ => self.json().map(|_| String::new()),
+        }
+    }
+
     /// The JSON of a success; anything else as the failure that it is.
     pub fn json(self) -> anyhow::Result<Value> {
         if self.body.is_empty() && (200..300).contains(&self.status) {

@@ -43,6 +43,7 @@ pub fn dev(args: &DevArgs, global: &Global) -> anyhow::Result<ExitCode> {
         let message = "--watch is not in this version yet: run `onefold apply DIR` after a change";
         return Err(Failure::Input(message.to_owned()).into());
     }
+    global.serves_itself("onefold dev")?;
     check_listen(&global.settings.listen).map_err(Failure::Input)?;
     let sent = Sent::read(&args.dir, global, args.embedded)?;
     let lock = DataLock::acquire(&global.settings.data, &owner("onefold dev", None))?;
@@ -62,6 +63,7 @@ pub fn dev(args: &DevArgs, global: &Global) -> anyhow::Result<ExitCode> {
 }
 
 pub fn serve(_args: &ServeArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    global.serves_itself("onefold serve")?;
     check_listen(&global.settings.listen).map_err(Failure::Input)?;
     // The data are looked at as they are now, whoever owns them.
     let storage = Arc::new(LookStorage::new(global.storage()?));

@@ -56,7 +56,7 @@ pub fn get(args: &GetArgs, global: &Global) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn kind(typed: &str) -> Result<&'static str, Failure> {
+pub(super) fn kind(typed: &str) -> Result<&'static str, Failure> {
     let plain = typed.replace('_', "-");
     let matches = |kind: &&&str| {
         **kind == plain || kind.strip_suffix('s') == Some(&plain) || (plain == "entity" && **kind == "entities")

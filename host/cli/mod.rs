@@ -4,18 +4,27 @@
 
 mod apply;
 mod batch;
+mod cases;
 mod client;
+mod context;
 mod dev;
+mod explain;
 mod first_rows;
 pub mod generate;
 mod get;
+mod init;
+mod jobs;
+mod junit;
 mod letters;
 mod lookup;
 mod module;
 mod outline;
 mod progress;
 mod push;
+mod revisions;
+mod source;
 mod table;
+mod test;
 mod udf;
 mod udf_cases;
 mod udf_flags;
@@ -51,7 +60,7 @@ pub struct Command {
 #[derive(clap::Args)]
 struct Options {
     /// Where the data are: a directory or file:// URL [default: ./.onefold].
-    #[arg(long, global = true, value_name = "URL")]
+    #[arg(long, global = true, value_name = "URL", conflicts_with_all = ["server", "context"])]
     data: Option<String>,
     /// The project [default: the only one, or that of the definitions].
     #[arg(long, global = true, value_name = "NAME", env = "ONEFOLD_PROJECT")]
@@ -62,20 +71,26 @@ struct Options {
     /// Answer in JSON, for scripts.
     #[arg(long, global = true)]
     json: bool,
-    #[arg(long, global = true, hide = true)]
+    /// Send the command to this server instead of working on data: http://127.0.0.1:6566.
+    #[arg(long, global = true, value_name = "URL", conflicts_with = "context")]
     server: Option<String>,
-    #[arg(long, global = true, hide = true)]
+    /// Send it to the server of this name (`onefold context`; also ONEFOLD_CONTEXT).
+    #[arg(long, global = true, value_name = "NAME")]
     context: Option<String>,
 }
 
 #[derive(Subcommand)]
 enum Action {
+    /// Begin a project, from data of your own.
+    Init(init::InitArgs),
     /// Run everything in one process: apply definitions, take pushes, stream, serve.
     Dev(dev::DevArgs),
     /// Make the canonical rows, as files or live.
     Generate(generate::GenerateArgs),
     /// Write and try UDFs.
     Udf(udf::UdfArgs),
+    /// Run the tests of definitions on every path.
+    Test(test::TestArgs),
     /// Modules on the platform.
     Module(module::ModuleArgs),
     /// Say what definitions would change, and what each change costs.
@@ -86,8 +101,16 @@ enum Action {
     Schema(get::SchemaArgs),
     /// Show what is registered.
     Get(get::GetArgs),
+    /// Take something out of what is registered.
+    Delete(revisions::DeleteArgs),
+    /// Say what was applied when.
+    Revisions(revisions::RevisionsArgs),
+    /// Make the project again what it was in an older revision, as a new revision.
+    Rollback(revisions::RollbackArgs),
     /// Send a file's events to a source's stream.
     Push(push::PushArgs),
+    /// What comes in: a look at a source's rows.
+    Source(source::SourceArgs),
     /// Look features up, once, for people.
     Lookup(lookup::LookupArgs),
     /// Build the state of views from their sources' files, for lookups and for the stream to go on from.
@@ -99,10 +122,16 @@ enum Action {
     Historical(batch::HistoricalArgs),
     /// Compare every streamed value with batch, bit for bit, over the rows that the state is made of.
     Verify(batch::VerifyArgs),
+    /// Say why a value is what it is: its rows, in or out and why, and the value after each.
+    Explain(explain::ExplainArgs),
     /// Serve lookups from the data as they are now, whoever writes them.
     Serve(dev::ServeArgs),
     /// Rows that could not be processed.
     DeadLetters(letters::LettersArgs),
+    /// Long work that runs in a server.
+    Jobs(jobs::JobsArgs),
+    /// Names for servers, so that commands go to one of them.
+    Context(context::ContextArgs),
     /// How the project stands: sources, lag, watermarks, checkpoints, freshness.
     Status(letters::StatusArgs),
     #[command(external_subcommand)]
@@ -110,25 +139,16 @@ enum Action {
 }
 
 /// Commands of the interface that later versions bring.
-const LATER: [&str; 21] = [
-    "init",
-    "source",
-    "test",
-    "delete",
-    "revisions",
-    "rollback",
+const LATER: [&str; 12] = [
     "pause",
     "resume",
     "stream",
     "topics",
-    "explain",
-    "jobs",
     "compact",
     "sql",
     "token",
     "import",
     "consistency",
-    "context",
     "archive",
     "web",
     "migrate",
@@ -137,6 +157,8 @@ const LATER: [&str; 21] = [
 /// What every command is told.
 pub struct Global {
     pub settings: Settings,
+    /// Where commands are sent; none: they work on the data.
+    pub server: Option<context::Server>,
     /// `--project`.
     pub project: Option<String>,
     /// Answer in JSON.
@@ -147,6 +169,26 @@ pub struct Global {
 }
 
 impl Global {
+    /// Refuses a command that only works on the data themselves, where another server was meant.
+    pub fn on_the_data(&self, command: &str) -> Result<(), Failure> {
+        match &self.server {
+            None => Ok(()),
+            Some(server) => Err(Failure::Input(format!(
+                "`{command}` works on the data themselves and cannot be sent to {} ({}): run it where the data are, with \
+                 --data",
+                server.url, server.chosen_by
+            ))),
+        }
+    }
+
+    /// The same for a process that is itself a server: one that is in use for commands does not concern it.
+    pub fn serves_itself(&self, command: &str) -> Result<(), Failure> {
+        match &self.server {
+            Some(server) if server.is_explicit => self.on_the_data(command),
+            _ => Ok(()),
+        }
+    }
+
     /// The data directory, made if missing.
     pub fn storage(&self) -> anyhow::Result<Arc<dyn Storage>> {
         Ok(Arc::new(LocalStorage::open(&self.settings.data)?))
@@ -195,11 +237,6 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     let Command { options, action } = command;
-    if options.server.is_some() || options.context.is_some() {
-        let message = "--server and --context are not in this version yet: commands work on --data, through the \
-                       process that holds it if one runs";
-        return Err(Failure::Input(message.to_owned()).into());
-    }
     let listen = match &action {
         Action::Dev(args) => args.listen.clone(),
         Action::Serve(args) => args.listen.clone(),
@@ -207,9 +244,21 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     };
     let flags = Flags { config: options.config, data: options.data, listen };
     let directory = std::env::current_dir()?;
-    let settings = settings::load(&flags, &directory, &|name| std::env::var(name).ok())?;
+    let environment = |name: &str| std::env::var(name).ok();
+    let settings = settings::load(&flags, &directory, &environment)?;
+    let data = match (&flags.data, settings.data_is_said) {
+        (Some(_), _) => context::DataSaid::ByFlag,
+        (None, true) => context::DataSaid::BySettings,
+        (None, false) => context::DataSaid::Nowhere,
+    };
+    let server = match &action {
+        // Whatever the contexts are, this is what they are mended with.
+        Action::Context(_) => None,
+        _ => context::server(options.server.as_deref(), options.context.as_deref(), data, &environment)?,
+    };
     let global = Global {
         settings,
+        server,
         project: options.project,
         json: options.json,
         progress: std::io::stderr().is_terminal(),
@@ -220,19 +269,28 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Action::Serve(args) => dev::serve(&args, &global),
         Action::Generate(args) => generated(&args, &global),
         Action::Udf(args) => udf::run(&args, &global),
+        Action::Init(args) => init::run(&args, &global),
+        Action::Test(args) => test::run(&args, &global),
         Action::Module(args) => module::run(&args, &global),
         Action::Plan(args) => apply::plan(&args, &global),
         Action::Apply(args) => apply::apply(&args, &global),
         Action::Schema(args) => get::schema(&args, &global),
         Action::Get(args) => get::get(&args, &global),
+        Action::Delete(args) => revisions::delete(&args, &global),
+        Action::Revisions(args) => revisions::revisions(&args, &global),
+        Action::Rollback(args) => revisions::rollback(&args, &global),
         Action::Push(args) => push::run(&args, &global),
+        Action::Source(args) => source::run(&args, &global),
         Action::Lookup(args) => lookup::run(&args, &global),
         Action::Materialize(args) => batch::materialize(&args, &global),
         Action::Rebuild(args) => batch::rebuild(&args, &global),
         Action::Snapshot(args) => batch::snapshot(&args, &global),
         Action::Historical(args) => batch::historical(&args, &global),
         Action::Verify(args) => batch::verify(&args, &global),
+        Action::Explain(args) => explain::run(&args, &global),
         Action::DeadLetters(args) => letters::letters(&args, &global),
+        Action::Jobs(args) => jobs::run(&args, &global),
+        Action::Context(args) => context::run(&args, &global),
         Action::Status(args) => letters::status(&args, &global),
         Action::Other(words) => Err(unknown_command(&words).into()),
     }
@@ -304,7 +362,7 @@ mod tests {
     #[test]
     fn commands_that_do_not_exist_are_told_from_those_to_come() {
         let said = |word: &str| unknown_command(&[OsString::from(word)]).to_string();
-        assert_eq!(said("explain"), "`onefold explain` is not in this version yet");
+        assert_eq!(said("compact"), "`onefold compact` is not in this version yet");
         assert_eq!(said("aply"), "there is no command `aply`; did you mean `apply`?");
     }
 }

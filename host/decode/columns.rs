@@ -155,9 +155,7 @@ impl Column {
             DecodeAs::TimestampMicros => "timestamp_us",
             DecodeAs::Json => "json",
         };
-        let fitting =
-            FITTING.into_iter().find(|kind| convert(&new_null_array(found, 0), DecodeAs::Kind(*kind)).is_ok());
-        let remedy = match fitting {
+        let remedy = match natural_kind(found) {
             Some(kind) => format!("declare it {kind}, or name another column with `batch:`"),
             None => "no type can be declared for it; name another column with `batch:`".to_owned(),
         };
@@ -166,6 +164,20 @@ impl Column {
             self.batch_column, self.name
         ))
     }
+}
+
+/// The kind that a column of a file is most naturally declared as, where there is one.
+pub fn natural_kind(found: &DataType) -> Option<Kind> {
+    FITTING.into_iter().find(|kind| convert(&new_null_array(found, 0), DecodeAs::Kind(*kind)).is_ok())
+}
+
+/// A column of a file as a kind, null where a value cannot be; an error where the whole column cannot.
+pub fn column_as(found: &ArrayRef, kind: Kind) -> Result<ArrayRef, DecodeError> {
+    let wrong = |error| match error {
+        ConvertError::Arrow(error) => DecodeError::Arrow(error),
+        ConvertError::WrongType => DecodeError::WrongColumn(format!("{} is no {kind}", found.data_type())),
+    };
+    convert(found, DecodeAs::Kind(kind)).map(|converted| converted.array).map_err(wrong)
 }
 
 /// What a remedy proposes, the most natural first: text can be a time as well, but seldom is.

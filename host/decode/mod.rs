@@ -28,7 +28,7 @@ mod timestamp;
 
 use arrow::record_batch::RecordBatch;
 
-pub use columns::ColumnsDecoder;
+pub use columns::{ColumnsDecoder, column_as, natural_kind};
 pub use json::JsonDecoder;
 pub use timestamp::{FIRST_US, LAST_US, parse_rfc3339};
 

@@ -16,8 +16,9 @@ use std::collections::BTreeMap;
 /// rows gives another value; every fingerprint moves with it.
 pub const FOLD_RULES: u32 = 1;
 
-/// Computes the fingerprint of every feature of a project whose references all hold.
-pub fn fill(project: &mut Project) {
+/// Computes the fingerprint of every feature of a project whose references all hold. The error is a circle of
+/// on-demand features that read each other.
+pub fn fill(project: &mut Project) -> Result<(), Vec<String>> {
     let sources = project.sources.clone();
     for view in project.feature_views.values_mut() {
         let Some(source) = sources.get(&view.source) else { continue };
@@ -47,9 +48,18 @@ pub fn fill(project: &mut Project) {
             }
         }
         if waiting == before {
-            return;
+            let features = project
+                .on_demand_feature_views
+                .values()
+                .flat_map(|view| view.features.iter().map(|feature| (view.name.clone(), feature)).collect::<Vec<_>>());
+            let unsettled = features.filter(|(view, feature)| {
+                let first = feature.outputs.first().map(|output| (view.clone(), output.name.clone()));
+                first.is_none_or(|first| !known.contains_key(&first))
+            });
+            return Err(unsettled.map(|(view, feature)| format!("{view}.{}", feature.name)).collect());
         }
     }
+    Ok(())
 }
 
 /// The digest of what makes an entity table: rows of one source under the same keys. Views with equal ones share

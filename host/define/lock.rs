@@ -113,6 +113,14 @@ pub enum Upgrade {
 }
 
 impl Upgrade {
+    /// From names with commas between; `*` is all of them.
+    pub fn named(modules: &str) -> Upgrade {
+        match modules {
+            "*" => Upgrade::All,
+            names => Upgrade::Modules(names.split(',').map(str::to_owned).collect()),
+        }
+    }
+
     fn moves(&self, module: &str) -> bool {
         match self {
             Upgrade::None => false,

@@ -1,7 +1,7 @@
 //! What an apply would change, and what each change costs.
 
-use super::{Break, Digest, Feature, FeatureView, Project, entity_table, window_words};
-use serde::Serialize;
+use super::{Break, Digest, DocumentKind, Feature, FeatureView, Project, Rename, Renamed, entity_table, window_words};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -21,6 +21,9 @@ pub struct Change {
     pub change: ChangeKind,
     /// The feature of a view that changes; null where the document itself does.
     pub feature: Option<String>,
+    /// Of a rename, the name until now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub renamed_from: Option<String>,
     pub cost: Cost,
     /// What would stop working: refused unless breaking is allowed.
     pub breaks: Vec<String>,
@@ -28,12 +31,38 @@ pub struct Change {
     pub summary: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChangeKind {
     Create,
     Update,
     Delete,
+    /// State and values stay.
+    Rename,
+}
+
+impl ChangeKind {
+    /// As it stands before a line of a plan.
+    pub fn sign(self) -> char {
+        match self {
+            ChangeKind::Create => '+',
+            ChangeKind::Update => '~',
+            ChangeKind::Delete => '-',
+            ChangeKind::Rename => '>',
+        }
+    }
+}
+
+/// A change as a revision remembers it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeNote {
+    pub kind: String,
+    pub name: String,
+    pub change: ChangeKind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feature: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renamed_from: Option<String>,
 }
 
 /// What must be computed before a change is served.
@@ -42,7 +71,9 @@ pub struct Cost {
     pub build: Build,
     /// Rows to read; null where only the host that does it can count them.
     pub history_rows: Option<u64>,
-    /// State to keep; null likewise.
+    /// Entities that get state; null where nothing is known of how many there are.
+    pub entities: Option<u64>,
+    /// State to keep, estimated by what such state takes now; null likewise.
     pub state_bytes: Option<u64>,
 }
 
@@ -59,10 +90,18 @@ pub enum Build {
 }
 
 impl Plan {
-    /// What stands between two projects. `revision` is the registered one, 0 for none.
-    pub fn between(before: Option<&Project>, after: &Project, revision: u64, breaks: &[Break]) -> Plan {
+    /// What stands between two projects. `revision` is the registered one, 0 for none; `before` has the names that
+    /// `renames` gave it.
+    pub fn between(
+        before: Option<&Project>,
+        after: &Project,
+        revision: u64,
+        breaks: &[Break],
+        renames: &[Rename],
+    ) -> Plan {
         let nothing = Project::empty(&after.name);
         let mut differ = Differ::new(before.unwrap_or(&nothing), after);
+        differ.renames(renames);
         differ.modules();
         differ.documents("source", |project| &project.sources);
         differ.documents("entity", |project| &project.entities);
@@ -81,6 +120,18 @@ impl Plan {
         }
         let revision = revision + u64::from(!changes.is_empty());
         Plan { revision, changes, warnings }
+    }
+
+    /// What a revision remembers of it.
+    pub fn notes(&self) -> Vec<ChangeNote> {
+        let note = |change: &Change| ChangeNote {
+            kind: change.kind.to_owned(),
+            name: change.name.clone(),
+            change: change.change,
+            feature: change.feature.clone(),
+            renamed_from: change.renamed_from.clone(),
+        };
+        self.changes.iter().map(note).collect()
     }
 
     /// All that would stop working.
@@ -119,7 +170,29 @@ impl<'a> Differ<'a> {
     ) {
         let (feature, summary) = feature.map(|(feature, summary)| (feature.to_owned(), summary)).unzip();
         let cost = Cost { build, ..Cost::default() };
-        self.changes.push(Change { kind, name: name.to_owned(), change, feature, cost, breaks: Vec::new(), summary });
+        let (name, breaks) = (name.to_owned(), Vec::new());
+        self.changes.push(Change { kind, name, change, feature, renamed_from: None, cost, breaks, summary });
+    }
+
+    fn renames(&mut self, renames: &[Rename]) {
+        for rename in renames {
+            let of_view = |view: &str| match self.after.on_demand_feature_views.contains_key(view) {
+                true => "on_demand_feature_view",
+                false => "feature_view",
+            };
+            let (kind, name, feature) = match &rename.what {
+                Renamed::Document(DocumentKind::Source) => ("source", &rename.to, None),
+                Renamed::Document(DocumentKind::Entity) => ("entity", &rename.to, None),
+                Renamed::Document(DocumentKind::FeatureView) => (of_view(&rename.to), &rename.to, None),
+                Renamed::Document(DocumentKind::FeatureService) => ("feature_service", &rename.to, None),
+                Renamed::Feature { view } => (of_view(view), view, Some((rename.to.as_str(), String::new()))),
+            };
+            self.push(kind, name, ChangeKind::Rename, feature, Build::None);
+            if let Some(change) = self.changes.last_mut() {
+                change.renamed_from = Some(rename.from.clone());
+                change.summary = None;
+            }
+        }
     }
 
     fn modules(&mut self) {
@@ -236,6 +309,51 @@ fn standing_warnings(project: &Project) -> Vec<String> {
     warnings
 }
 
+/// The figures behind what is built: `: reads 1,000,000 rows; state about 5.2 MB, 100,000 entities x 52 bytes`.
+impl fmt::Display for Cost {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        if let Some(rows) = self.history_rows {
+            parts.push(format!("reads {}", counted(rows, "row", "rows")));
+        }
+        if let (Some(entities @ 1..), Some(bytes)) = (self.entities, self.state_bytes) {
+            let (all, each) = (bytes_text(bytes), bytes / entities);
+            let entities = counted(entities, "entity", "entities");
+            parts.push(format!("state about {all}, {entities} x {} bytes", grouped(each)));
+        }
+        match parts.is_empty() {
+            true => Ok(()),
+            false => write!(formatter, ": {}", parts.join("; ")),
+        }
+    }
+}
+
+fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{} {}", grouped(number), if number == 1 { one } else { many })
+}
+
+/// `1234567` as `1,234,567`.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn bytes_text(bytes: u64) -> String {
+    match bytes {
+        0..10_000 => format!("{} bytes", grouped(bytes)),
+        10_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
+}
+
 impl fmt::Display for Plan {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.changes.is_empty() {
@@ -244,23 +362,22 @@ impl fmt::Display for Plan {
             writeln!(formatter, "revision {}:", self.revision)?;
         }
         for change in &self.changes {
-            let sign = match change.change {
-                ChangeKind::Create => '+',
-                ChangeKind::Update => '~',
-                ChangeKind::Delete => '-',
-            };
+            let sign = change.change.sign();
             match (&change.feature, &change.summary) {
-                (Some(feature), summary) => {
-                    let summary = summary.as_deref().unwrap_or_default();
-                    write!(formatter, "    {sign} {feature}: {summary}")?;
-                }
+                (Some(feature), Some(summary)) => write!(formatter, "    {sign} {feature}: {summary}")?,
+                (Some(feature), None) => write!(formatter, "    {sign} {}.{feature}", change.name)?,
                 (None, _) => write!(formatter, "  {sign} {} {}", change.kind.replace('_', " "), change.name)?,
+            }
+            if let Some(from) = &change.renamed_from {
+                write!(formatter, " (until now `{from}`; state and values stay)")?;
             }
             match change.cost.build {
                 Build::None => {}
-                Build::Column => write!(formatter, " [a new column]")?,
-                Build::Rebuild if change.feature.is_none() => write!(formatter, " [built from its rows]")?,
-                Build::Rebuild => {}
+                Build::Column => write!(formatter, " [a new column{}]", change.cost)?,
+                Build::Rebuild if change.feature.is_none() => {
+                    write!(formatter, " [built from its rows{}]", change.cost)?;
+                }
+                Build::Rebuild => write!(formatter, " [new{}]", change.cost)?,
             }
             writeln!(formatter)?;
             for broken in &change.breaks {

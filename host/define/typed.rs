@@ -69,8 +69,8 @@ pub struct SourceDocument {
     pub max_future: Option<Located<String>>,
     #[schemars(skip)]
     pub event_id: Option<Located<NotYet>>,
-    #[schemars(skip)]
-    pub renamed_from: Option<Located<NotYet>>,
+    /// Its name until now: state and values stay.
+    pub renamed_from: Option<Located<String>>,
     /// Column: type, or type and where its value is taken from.
     pub schema: Ordered<TextOr<ColumnShape>>,
     /// Run in order on each row as it comes in; their outputs become columns.
@@ -155,8 +155,8 @@ pub struct EntityDocument {
     pub name: Located<String>,
     /// Key: type (utf8, int64, boolean, binary or timestamp).
     pub join_keys: Ordered<Located<String>>,
-    #[schemars(skip)]
-    pub renamed_from: Option<Located<NotYet>>,
+    /// Its name until now: state and values stay.
+    pub renamed_from: Option<Located<String>>,
     pub description: Option<String>,
     pub owner: Option<String>,
     #[serde(default)]
@@ -182,8 +182,8 @@ pub struct FeatureViewDocument {
     pub right: Option<Located<String>>,
     /// How long after the watermark a row of an ordered aggregate may come; only in a view that has one. 0 if missing.
     pub allowed_lateness: Option<Located<String>>,
-    #[schemars(skip)]
-    pub renamed_from: Option<Located<NotYet>>,
+    /// Its name until now: state and values stay.
+    pub renamed_from: Option<Located<String>>,
     /// After those of the source.
     #[serde(default)]
     pub transforms: Vec<Located<TransformUse>>,
@@ -229,8 +229,8 @@ pub struct FeatureShape {
     pub window: Option<Located<TextOr<WindowShape>>>,
     /// Several lengths: one feature each, named `feature_30d`.
     pub windows: Option<Vec<Located<TextOr<WindowShape>>>>,
-    #[schemars(skip)]
-    pub renamed_from: Option<Located<NotYet>>,
+    /// Its name until now: state and values stay.
+    pub renamed_from: Option<Located<String>>,
     pub description: Option<String>,
 }
 
@@ -271,8 +271,8 @@ pub struct OnDemandDocument {
     #[serde(default)]
     pub request: Ordered<Located<String>>,
     pub features: Ordered<OnDemandShape>,
-    #[schemars(skip)]
-    pub renamed_from: Option<Located<NotYet>>,
+    /// Its name until now: state and values stay.
+    pub renamed_from: Option<Located<String>>,
     pub description: Option<String>,
     pub owner: Option<String>,
     #[serde(default)]
@@ -288,6 +288,8 @@ pub struct OnDemandShape {
     pub inputs: Vec<Located<String>>,
     #[serde(default)]
     pub params: Parameters,
+    /// Its name until now: state and values stay.
+    pub renamed_from: Option<Located<String>>,
     pub description: Option<String>,
 }
 
@@ -300,8 +302,8 @@ pub struct ServiceDocument {
     pub name: Located<String>,
     /// Views, or `view.feature`.
     pub features: Vec<Located<String>>,
-    #[schemars(skip)]
-    pub renamed_from: Option<Located<NotYet>>,
+    /// Its name until now: state and values stay.
+    pub renamed_from: Option<Located<String>>,
     pub description: Option<String>,
     pub owner: Option<String>,
     #[serde(default)]

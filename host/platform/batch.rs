@@ -1,13 +1,12 @@
-//! Snapshots and training sets of a running project: the source's files as they are, and the log up to now.
+//! Batch work of a running project: over which rows, and what is said of it. Snapshots are here.
 
 use super::history::Pins;
 use super::letters::late_rows;
 use super::{Live, PlatformError, ProjectHost};
 use crate::batch::{
-    BatchHost, BatchSettings, HistoricalAsk, LogRows, Progress, RefusalSummary, Refusals, Rows, SnapshotAsk,
-    feature_references,
+    BatchHost, BatchSettings, LogRows, Progress, RefusalSummary, Refusals, Rows, SnapshotAsk, SnapshotSummary,
 };
-use crate::define::{FeatureReference, OnDemandInput};
+use crate::define::{FeatureReference, OnDemandInput, Project};
 use crate::rows::RowSet;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +31,13 @@ pub struct BatchDone<T> {
 
 const REFUSED_SHOWN: usize = 20;
 
+impl<T> BatchDone<T> {
+    pub(super) fn of(done: T, refused: &RefusalSummary) -> BatchDone<T> {
+        let shown = refused.examples.iter().take(REFUSED_SHOWN).map(ToString::to_string);
+        BatchDone { done, refused_rows: refused.total(), refused: shown.collect() }
+    }
+}
+
 impl ProjectHost {
     /// Writes every known entity's values at an instant (default: the newest row) to a Parquet file.
     pub fn snapshot(
@@ -40,32 +46,16 @@ impl ProjectHost {
         as_of_us: Option<i64>,
         out: &Path,
         request: BatchRequest,
-    ) -> Result<impl Serialize + use<>, PlatformError> {
+    ) -> Result<BatchDone<SnapshotSummary>, PlatformError> {
         let ask = SnapshotAsk { view: view.to_owned(), as_of_us };
-        self.with_batch_host(request, |host, rows| Ok(host.snapshot_file(&ask, rows, out)?))
-    }
-
-    /// Writes the training set of a label file to a Parquet file. `as_served`: of the rows that the state is made of,
-    /// without those that the stream refused.
-    pub fn historical(
-        &self,
-        labels: &Path,
-        features: &str,
-        timestamp: &str,
-        out: &Path,
-        as_served: bool,
-        request: BatchRequest,
-    ) -> Result<impl Serialize + use<>, PlatformError> {
-        self.with_batch_host(request, |host, rows| {
-            let features = feature_references(host.project, features)?;
-            let rows = if as_served { &self.served_rows(&features)? } else { rows };
-            let ask = HistoricalAsk { labels: labels.to_owned(), features, timestamp: timestamp.to_owned() };
-            Ok(host.historical(&ask, rows, out)?)
-        })
+        let live = self.live()?;
+        let project = &live.revision.project;
+        let rows = self.rows_now(project)?;
+        self.with_batch_host(project, request, |host| Ok(host.snapshot_file(&ask, &rows, out)?))
     }
 
     /// The rows that the states of these features are made of, up to a checkpoint taken for it.
-    fn served_rows(&self, features: &[FeatureReference]) -> Result<Rows, PlatformError> {
+    pub(super) fn served_rows(&self, features: &[FeatureReference]) -> Result<Rows, PlatformError> {
         self.while_stopped(|live, stopped| {
             let mut rows = Rows::default();
             let mut row_sets: BTreeMap<&str, BTreeSet<&RowSet>> = BTreeMap::new();
@@ -99,32 +89,28 @@ impl ProjectHost {
         })
     }
 
-    fn with_batch_host<T>(
-        &self,
-        request: BatchRequest,
-        run: impl FnOnce(&BatchHost<'_>, &Rows) -> Result<T, PlatformError>,
-    ) -> Result<BatchDone<T>, PlatformError> {
-        let live = self.live()?;
-        let project = &live.revision.project;
+    /// Files as they are, and the logs up to now.
+    pub(super) fn rows_now(&self, project: &Project) -> Result<Rows, PlatformError> {
         let mut rows = Rows::default();
         for (name, log) in self.open_logs(project)? {
             let end = log.end_position();
             rows.logs.insert(name, LogRows { log, end });
         }
+        Ok(rows)
+    }
+
+    pub(super) fn with_batch_host<T>(
+        &self,
+        project: &Project,
+        request: BatchRequest,
+        run: impl FnOnce(&BatchHost<'_>) -> Result<T, PlatformError>,
+    ) -> Result<BatchDone<T>, PlatformError> {
         let refusals = Arc::new(Refusals::default());
         let prepare = self.preparer();
         let BatchRequest { settings, progress } = request;
         let host = BatchHost { project, prepare: &prepare, settings, refusals: refusals.clone(), progress };
-        let done = run(&host, &rows)?;
-        Ok(BatchDone::new(done, &refusals))
-    }
-}
-
-impl<T> BatchDone<T> {
-    pub(super) fn new(done: T, refusals: &Refusals) -> BatchDone<T> {
-        let refused: RefusalSummary = refusals.summary();
-        let shown = refused.examples.iter().take(REFUSED_SHOWN).map(ToString::to_string);
-        BatchDone { done, refused_rows: refused.total(), refused: shown.collect() }
+        let done = run(&host)?;
+        Ok(BatchDone::of(done, &refusals.summary()))
     }
 }
 

@@ -230,6 +230,11 @@ impl Target {
 }
 
 impl Built {
+    /// What it is built for.
+    pub fn project(&self) -> &Project {
+        &self.target.project
+    }
+
     /// Folds the logs on to these positions; sources without one are folded to where their log ends.
     pub fn catch_up(
         &mut self,
@@ -301,7 +306,8 @@ impl Built {
             }
             groups.push(GroupState { tables, ..built });
         }
-        Joined { project, compiled, groups, fresh: missing, letters: self.letters }
+        let fresh = missing.iter().map(|missing| !missing.is_empty()).collect();
+        Joined { project, compiled, groups, fresh, letters: self.letters }
     }
 }
 
@@ -310,8 +316,8 @@ pub(super) struct Joined {
     pub project: Arc<Project>,
     pub compiled: Arc<Compiled>,
     pub groups: Vec<GroupState>,
-    /// For each table, the features whose values are not online yet.
-    pub fresh: Vec<Vec<usize>>,
+    /// For each table, whether it has features whose values are not online yet.
+    pub fresh: Vec<bool>,
     pub letters: Vec<Letter>,
 }
 

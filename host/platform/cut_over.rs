@@ -7,10 +7,11 @@
 use super::build::{From, Joined, Target};
 use super::{BatchRequest, Live, PlatformError, ProjectHost};
 use crate::batch::{RefusalSink, Refusals};
+use crate::define::Project;
 use crate::registry::{Proposal, Revision, commit, upload_modules};
 use crate::source::PushLog;
 use crate::state::Checkpoints;
-use crate::stream::{Stream, StreamParts, Watch};
+use crate::stream::{Stopped, Stream, StreamParts, StreamStatus, Watch};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -34,8 +35,7 @@ impl ProjectHost {
         proposal.check_breaks()?;
         // A module that is not registered yet is found by its digest once it has been uploaded.
         upload_modules(self.registry(), self.modules(), proposal)?;
-        let number = proposal.base + 1;
-        let revision = Revision { number, created_at_us: self.clock().now_us(), project: proposal.project.clone() };
+        let revision = proposal.revision(self.clock().now_us());
         let Some(live) = live else {
             let mut stream = self.stream();
             self.run(&mut stream, revision, |created_at_us| {
@@ -77,26 +77,25 @@ impl ProjectHost {
         let _cutting = self.cutting.lock().unwrap_or_else(PoisonError::into_inner);
         let cut = || -> Result<Arc<Live>, PlatformError> {
             let mut stream = self.stream();
-            let stopped = self.halt(&mut stream)?;
+            let stopped = under_new_names(self.halt(&mut stream)?, built.project());
             built.catch_up(&stopped.positions, &logs)?;
-            let (positions, clocks) = (built.positions.clone(), built.clocks.clone());
-            let joined = built.join(&stopped.compiled, stopped.groups);
-            live.online.prepare(&joined.compiled.layout);
-            let compiled = joined.compiled.clone();
-            let is_fresh = joined.fresh.iter().any(|features| !features.is_empty());
-            // Nothing waits for state that is stored already.
-            let stored_after = is_fresh.then(|| stopped.checkpoints.epoch());
-            let mut at = positions;
-            at.extend(stopped.positions);
-            let mut all_clocks = clocks;
+            let (mut positions, mut clocks) = (built.positions.clone(), built.clocks.clone());
+            positions.extend(stopped.positions);
             for (source, clock) in stopped.clocks {
-                let built = all_clocks.entry(source).or_insert(clock);
+                let built = clocks.entry(source).or_insert(clock);
                 let settled_us = built.settled_us.max(clock.settled_us);
                 // A stream that has read nothing has no clock.
                 *built = if clock.clock_us > i64::MIN { clock } else { *built };
                 built.settled_us = settled_us;
             }
-            let parts = self.parts(live, joined, stopped.checkpoints, &at, all_clocks, stopped.said, logs);
+            let checkpoints = stopped.checkpoints;
+            let joined = built.join(&stopped.compiled, stopped.groups);
+            live.online.prepare(&joined.compiled.layout);
+            let compiled = joined.compiled.clone();
+            let is_fresh = joined.fresh.contains(&true);
+            // Nothing waits for state that is stored already.
+            let stored_after = is_fresh.then(|| checkpoints.epoch());
+            let parts = self.parts(live, joined, checkpoints, &positions, clocks, stopped.said, logs);
             let running = Stream::start(parts, self.stream_settings())?;
             let watch = running.watch();
             *stream = Some(running);
@@ -151,6 +150,25 @@ impl ProjectHost {
             fresh: joined.fresh,
         }
     }
+}
+
+/// What a stream stood at, under the names that its sources have in another project.
+fn under_new_names(stopped: Stopped, project: &Project) -> Stopped {
+    Stopped {
+        checkpoints: stopped.checkpoints.with_sources(project.lineages()),
+        positions: of_names(stopped.positions, &stopped.project, project),
+        clocks: of_names(stopped.clocks, &stopped.project, project),
+        said: StreamStatus { sources: of_names(stopped.said.sources, &stopped.project, project), ..stopped.said },
+        ..stopped
+    }
+}
+
+fn of_names<V>(by_name: BTreeMap<String, V>, before: &Project, now: &Project) -> BTreeMap<String, V> {
+    let renamed = |(name, value): (String, V)| {
+        let lineage = &before.sources.get(&name)?.lineage;
+        Some((now.source_of_lineage(lineage)?.name.clone(), value))
+    };
+    by_name.into_iter().filter_map(renamed).collect()
 }
 
 /// Waits until all that is new is online and stored.

@@ -61,7 +61,7 @@ impl Live {
         let mut columns = layout.views.values().flat_map(|view| &view.columns);
         match &letter.refused_by {
             RefusedBy::All => {
-                let source = self.revision.project.sources.get(&letter.source);
+                let source = self.revision.project.source_of_lineage(&letter.source);
                 source.is_some_and(|source| letter.intake == Some(intake(source)))
             }
             RefusedBy::Table(digest) => columns.any(|column| layout.tables[column.table].entity_table == *digest),
@@ -77,7 +77,10 @@ impl Live {
         let layout = &self.compiled.layout;
         let mut asked = layout.views.values().filter(|view| views.contains(view.name.as_str()));
         asked.any(|view| match &letter.refused_by {
-            RefusedBy::All => view.source == letter.source,
+            RefusedBy::All => {
+                let source = self.revision.project.sources.get(&view.source);
+                source.is_some_and(|source| source.lineage == letter.source)
+            }
             RefusedBy::Table(digest) => {
                 view.columns.iter().any(|column| layout.tables[column.table].entity_table == *digest)
             }
@@ -104,10 +107,21 @@ pub(super) fn late_rows(
 }
 
 impl ProjectHost {
-    /// All dead letters that have been stored, open or not, of one source or all, by position.
+    /// All dead letters that have been stored, open or not, of one source (by name) or all, by position.
     pub fn dead_letters(&self, source: Option<&str>) -> Result<Vec<Letter>, PlatformError> {
-        let letters = load_letters(self.storage().as_ref(), self.name())?;
-        Ok(letters.into_iter().filter(|letter| source.is_none_or(|source| letter.source == source)).collect())
+        let mut letters = load_letters(self.storage().as_ref(), self.name())?;
+        if let Some(name) = source {
+            let live = self.live()?;
+            let source = live.revision.project.sources.get(name);
+            letters.retain(|letter| source.is_some_and(|source| source.lineage == letter.source));
+        }
+        Ok(letters)
+    }
+
+    /// The log of a source of what is live, by its lineage.
+    fn log_of_lineage(&self, lineage: &str) -> Option<Arc<PushLog>> {
+        let live = self.live().ok()?;
+        self.log(&live.revision.project.source_of_lineage(lineage)?.name)
     }
 
     /// Feeds the rows of these letters, each under its own position and arrival, to what is live, and says what
@@ -120,11 +134,11 @@ impl ProjectHost {
             positions.entry(&letter.source).or_default().insert(letter.position);
         }
         let mut now: BTreeMap<(&str, u64), Vec<Letter>> = BTreeMap::new();
-        for (name, positions) in positions {
-            let Some(source) = live.revision.project.sources.get(name) else { continue };
-            let Some(log) = self.log(name) else { continue };
+        for (lineage, positions) in positions {
+            let Some(source) = live.revision.project.source_of_lineage(lineage) else { continue };
+            let Some(log) = self.log_of_lineage(lineage) else { continue };
             for letter in judged(&live.compiled, source, &log, &positions)? {
-                now.entry((name, letter.position)).or_default().push(letter);
+                now.entry((lineage, letter.position)).or_default().push(letter);
             }
         }
         let replayed = |letter: &Letter| {
@@ -190,14 +204,14 @@ impl ProjectHost {
         Ok(names)
     }
 
-    /// The bytes of records of a source's log; those that it does not have are left out.
+    /// The bytes of records of the log of a source's lineage; those that it does not have are left out.
     pub fn raw_records(
         &self,
-        source: &str,
+        lineage: &str,
         positions: &BTreeSet<u64>,
     ) -> Result<BTreeMap<u64, Vec<u8>>, PlatformError> {
         let mut raw = BTreeMap::new();
-        let Some(log) = self.log(source) else { return Ok(raw) };
+        let Some(log) = self.log_of_lineage(lineage) else { return Ok(raw) };
         log.each_record(positions, |record| {
             raw.insert(record.first_position, record.records.bytes().to_vec());
             Ok::<(), PlatformError>(())
@@ -205,9 +219,9 @@ impl ProjectHost {
         Ok(raw)
     }
 
-    /// The bytes of one record of a source's log.
-    pub fn raw_record(&self, source: &str, position: u64) -> Result<Option<Vec<u8>>, PlatformError> {
-        Ok(self.raw_records(source, &BTreeSet::from([position]))?.remove(&position))
+    /// The bytes of one record of the log of a source's lineage.
+    pub fn raw_record(&self, lineage: &str, position: u64) -> Result<Option<Vec<u8>>, PlatformError> {
+        Ok(self.raw_records(lineage, &BTreeSet::from([position]))?.remove(&position))
     }
 }
 

@@ -46,7 +46,7 @@ impl ProjectHost {
         let target = self.target(project, &live, From::Files(pins))?;
         let refusals = Arc::new(Refusals::default());
         let (_, entities) = self.change(&live, target, batch, refusals.clone(), || Ok(live.revision.clone()))?;
-        Ok(BatchDone::new(MaterializeSummary { views, files, entities }, &refusals))
+        Ok(BatchDone::of(MaterializeSummary { views, files, entities }, &refusals.summary()))
     }
 
     /// Builds the state of these views anew, of the rows that it is made of, and cuts over.
@@ -65,7 +65,7 @@ impl ProjectHost {
         let refusals = Arc::new(Refusals::default());
         let (_, entities) = self.change(&live, target, batch, refusals.clone(), || Ok(live.revision.clone()))?;
         let views = views.iter().cloned().collect();
-        Ok(BatchDone::new(MaterializeSummary { views, files, entities }, &refusals))
+        Ok(BatchDone::of(MaterializeSummary { views, files, entities }, &refusals.summary()))
     }
 
     /// Lists and stores the files of the sources that are asked for, by source.

@@ -2,33 +2,44 @@
 
 mod batch;
 mod build;
+mod cost;
 mod cut_over;
 mod error;
+mod explain;
 mod history;
 mod letters;
 mod materialize;
+mod peek;
 mod project;
+mod provenance;
 mod recover;
 mod since;
 mod verify;
 
 /// What work on the history runs with, for those who do not know how it is done.
 pub use crate::batch::{BatchError, BatchSettings, Progress};
+/// What an explanation is made of, for the same.
+pub use crate::batch::{ExplainedRow, ExplainedRows, ExplainedValue, Place, Refusal, Verdict};
 /// What a push is made of, for those who do not know where logs are.
 pub use crate::source::{IdempotencyKey, LogError, Records};
 pub use batch::{BatchDone, BatchRequest};
 pub use error::PlatformError;
+pub use explain::{EXPLAINED_ROWS, ExplainRequest, Explanation, ServedValue};
 pub use history::Pins;
 pub use letters::{Outcome, ReplayRequest, Replayed};
 pub use materialize::{MaterializeRequest, MaterializeSummary};
+pub use peek::{PeekRequest, Peeked, PeekedRow};
 pub use project::{Live, ProjectHost, ProjectStatus, Pushed};
+pub use provenance::{PROVENANCE_KEY, Provenance, Reproduced};
 pub use recover::{Recovery, layout_over, stored_tables};
 pub use since::CompleteSince;
 pub use verify::{Difference, Verified};
 
 use crate::clock::Clock;
-use crate::define::Definitions;
-use crate::registry::{ApplyOptions, ModuleCache, Proposal, Put, Registry, Revision, plan_apply};
+use crate::define::{Definitions, Removed};
+use crate::registry::{
+    ApplyOptions, ModuleCache, Proposal, Put, Registry, Revision, plan_apply, plan_removal, plan_rollback,
+};
 use crate::route::Groups;
 use crate::std_module::STD_WASM;
 use crate::storage::Storage;
@@ -143,7 +154,37 @@ impl Platform {
         definitions: &Definitions,
         options: &ApplyOptions,
     ) -> Result<Proposal, PlatformError> {
-        Ok(plan_apply(&self.registry(project)?, &self.modules, STD_WASM, definitions, options)?)
+        let proposal = plan_apply(&self.registry(project)?, &self.modules, STD_WASM, definitions, options)?;
+        Ok(self.priced(project, proposal))
+    }
+
+    /// What the project loses when something is taken out of it.
+    pub fn plan_removal(
+        &self,
+        project: &str,
+        removed: &Removed,
+        options: &ApplyOptions,
+    ) -> Result<Proposal, PlatformError> {
+        Ok(plan_removal(&self.registry(project)?, &self.modules, removed, options)?)
+    }
+
+    /// What would change if the project were again what it was in an older revision.
+    pub fn plan_rollback(
+        &self,
+        project: &str,
+        revision: u64,
+        options: &ApplyOptions,
+    ) -> Result<Proposal, PlatformError> {
+        let proposal = plan_rollback(&self.registry(project)?, revision, options)?;
+        Ok(self.priced(project, proposal))
+    }
+
+    /// With what each change costs, as far as the running project knows.
+    fn priced(&self, project: &str, mut proposal: Proposal) -> Proposal {
+        if let Some(host) = self.project(project) {
+            host.price(&mut proposal);
+        }
+        proposal
     }
 
     /// Makes a proposal live: builds what is new beside what runs, commits the revision, serves it.

@@ -3,7 +3,7 @@
 use super::{PlatformError, PlatformSettings, Recovery};
 use crate::clock::Clock;
 use crate::decode::JsonDecoder;
-use crate::define::{Project, UdfUse};
+use crate::define::{Project, Source, UdfUse};
 use crate::online::{EmbeddedStore, OnlineStore};
 use crate::registry::{ModuleCache, Registry, Revision};
 use crate::route::Groups;
@@ -44,6 +44,7 @@ pub struct ProjectHost {
     clock: Arc<dyn Clock>,
     settings: PlatformSettings,
     pub(super) live: RwLock<Option<Arc<Live>>>,
+    /// By lineage: a renamed source has one log, whatever it is called.
     logs: Mutex<BTreeMap<String, Arc<PushLog>>>,
     stream: Mutex<Option<Stream>>,
     /// What the last stream said when it was stopped.
@@ -221,8 +222,11 @@ impl ProjectHost {
         format!("{:x}-{:x}", self.clock.now_us(), std::process::id())
     }
 
+    /// The log of a source of what is live.
     pub(super) fn log(&self, source: &str) -> Option<Arc<PushLog>> {
-        self.logs.lock().unwrap_or_else(PoisonError::into_inner).get(source).cloned()
+        let live = self.live().ok()?;
+        let lineage = &live.revision.project.sources.get(source)?.lineage;
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner).get(lineage).cloned()
     }
 
     /// Prepares UDFs of registered modules.
@@ -298,14 +302,14 @@ impl ProjectHost {
     pub(super) fn open_logs(&self, project: &Project) -> Result<BTreeMap<String, Arc<PushLog>>, PlatformError> {
         let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
         for source in project.sources.values().filter(|source| source.push) {
-            if !logs.contains_key(&source.name) {
+            if !logs.contains_key(&source.lineage) {
                 let path = format!("projects/{}/log/{}", project.name, source.lineage);
                 let log = PushLog::open(self.storage.clone(), &path, self.clock.clone(), LogSettings::default())?;
-                logs.insert(source.name.clone(), Arc::new(log));
+                logs.insert(source.lineage.clone(), Arc::new(log));
             }
         }
-        let wanted = |name: &&String| project.sources.get(*name).is_some_and(|source| source.push);
-        Ok(logs.keys().filter(wanted).map(|name| (name.clone(), logs[name].clone())).collect())
+        let of = |source: &Source| Some((source.name.clone(), logs.get(&source.lineage)?.clone()));
+        Ok(project.sources.values().filter(|source| source.push).filter_map(of).collect())
     }
 
     /// Takes events into a source's log; durable when it returns.
@@ -357,13 +361,19 @@ impl ProjectHost {
         Ok(())
     }
 
-    /// Waits until a lookup sees every record of the source below `position`.
+    /// Waits until a lookup sees every record of the source below `position`, under whatever name it is read by then.
     pub fn wait_served(&self, source: &str, position: u64, timeout: Duration) -> bool {
+        let lineage =
+            self.live().ok().and_then(|live| Some(live.revision.project.sources.get(source)?.lineage.clone()));
+        let lineage = lineage.as_deref().unwrap_or(source);
         // Counted by what was waited, not by the clock: that one may stand still.
         let mut left = timeout;
         loop {
             let slice = WAIT_SLICE.min(left);
-            let running = self.stream().as_ref().map(|stream| stream.wait_served(source, position, slice));
+            let running = self.stream().as_ref().map(|stream| {
+                let name = stream.project().source_of_lineage(lineage).map_or(source, |source| &source.name);
+                stream.wait_served(name, position, slice)
+            });
             match running {
                 Some(true) => return true,
                 Some(false) => {}

@@ -122,7 +122,8 @@ impl Recovery<'_> {
     /// Loads, builds and writes everything online. The stream can start from what is returned.
     pub fn run(self) -> Result<(StreamParts, Arc<EmbeddedStore>), PlatformError> {
         let checkpoints =
-            Checkpoints::open(self.storage.clone(), &self.project.name, self.writer.clone(), self.groups)?;
+            Checkpoints::open(self.storage.clone(), &self.project.name, self.writer.clone(), self.groups)?
+                .with_sources(self.project.lineages());
         publish_late(self.storage.as_ref(), &self.project.name, &checkpoints)?;
         let records = stored_tables(&checkpoints);
         let layout = layout_over(&self.project, &records)?;

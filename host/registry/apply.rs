@@ -1,11 +1,13 @@
-//! Apply in two halves: what would be (`plan_apply`, which writes nothing), and making it live (`commit`).
+//! Apply in two halves: what would be (`plan_apply`, `plan_removal`, `plan_rollback`, which write nothing), and making
+//! it live (`commit`).
 //!
 //! Between the two the host builds the state that the new revision needs. The command line and HTTP both come here.
 
 use super::catalog::Staged;
 use super::{Catalog, ModuleCache, Put, Registry, RegistryError, Revision, STANDARD};
 use crate::define::{
-    CheckOptions, Definitions, Lock, ModuleVersion, Plan, Project, TestCase, Upgrade, check, module_files,
+    CheckOptions, Checked, Definitions, Lock, ModuleVersion, Pins, Plan, Project, Removed, Rename, TestCase, Upgrade,
+    check, module_files, services_lose,
 };
 use std::collections::BTreeSet;
 
@@ -20,8 +22,14 @@ pub struct ApplyOptions {
     pub locked: bool,
     /// Do it although something would stop working.
     pub allow_breaking: bool,
+    /// What this set has registered and the definitions do not have any more goes.
+    pub prune: bool,
+    /// A set whose documents may be claimed by that of the definitions.
+    pub take_over: Option<String>,
     /// `If-Match`: the revision that the caller has seen.
     pub expected: Option<u64>,
+    /// The registry is made up for this run: a module that is not beside the definitions is nowhere, and errors say so.
+    pub alone: bool,
 }
 
 /// What an apply would do: everything is decided, nothing is written.
@@ -36,10 +44,121 @@ pub struct Proposal {
     /// The lock as it would be: to be written beside the definitions after the commit.
     pub lock: Lock,
     allow_breaking: bool,
+    rollback_to: Option<u64>,
     uploads: Vec<Staged>,
 }
 
-/// Checks definitions against the live revision of a project. `standard` are the bytes of the program's own `std`.
+impl Proposal {
+    /// The revision that it makes. `now_us`: wall time, microseconds since the epoch, UTC.
+    pub fn revision(&self, now_us: i64) -> Revision {
+        Revision {
+            number: self.base + 1,
+            created_at_us: now_us,
+            project: self.project.clone(),
+            changes: self.plan.notes(),
+            rollback_to: self.rollback_to,
+        }
+    }
+
+    /// What becomes of the live revision `base` by what was checked, with no module to upload.
+    fn of(base: u64, checked: Checked, options: &ApplyOptions) -> Proposal {
+        let before = checked.before.as_ref();
+        let mut plan = Plan::between(before, &checked.project, base, &checked.breaks, &checked.renames);
+        plan.warnings.extend(checked.warnings);
+        Proposal {
+            base,
+            plan,
+            project: checked.project,
+            tests: checked.tests,
+            lock: Lock::default(),
+            allow_breaking: options.allow_breaking,
+            rollback_to: None,
+            uploads: Vec::new(),
+        }
+    }
+}
+
+/// The live revision, 0 and nothing where there is none; a conflict when the caller has seen another.
+fn live_revision(registry: &Registry, options: &ApplyOptions) -> Result<(u64, Option<Project>), RegistryError> {
+    let live = registry.newest()?;
+    let base = live.as_ref().map_or(0, |revision| revision.number);
+    match options.expected.filter(|expected| *expected != base) {
+        None => Ok((base, live.map(|revision| revision.project))),
+        Some(expected) => Err(RegistryError::Conflict(format!(
+            "revision {base} of project `{}` is live, not {expected}: plan again on top of it",
+            registry.project()
+        ))),
+    }
+}
+
+fn something_live(registry: &Registry, live: Option<Project>) -> Result<Project, RegistryError> {
+    live.ok_or_else(|| {
+        RegistryError::NotFound(format!("project `{}` has no definitions yet: apply some", registry.project()))
+    })
+}
+
+/// What becomes of the live revision when something is taken out of it.
+pub fn plan_removal(
+    registry: &Registry,
+    cache: &ModuleCache,
+    removed: &Removed,
+    options: &ApplyOptions,
+) -> Result<Proposal, RegistryError> {
+    let (base, live) = live_revision(registry, options)?;
+    let live = something_live(registry, live)?;
+    removed.check(&live).map_err(RegistryError::NotFound)?;
+    let check_options = CheckOptions {
+        project: Some(registry.project()),
+        registered: Some(&live),
+        pins: &Pins::default(),
+        prune: false,
+        take_over: None,
+        removed: Some(removed),
+    };
+    let checked = check(&Definitions::default(), &Catalog::new(registry, cache), check_options)?;
+    Ok(Proposal::of(base, checked, options))
+}
+
+/// What becomes of the live revision when the project is to be again what it was in an older one.
+pub fn plan_rollback(registry: &Registry, number: u64, options: &ApplyOptions) -> Result<Proposal, RegistryError> {
+    let (base, live) = live_revision(registry, options)?;
+    let mut live = something_live(registry, live)?;
+    let project = registry.revision(number)?.project;
+    for module in &project.modules {
+        registry.module_bytes(&module.name, &module.digest).map_err(|error| match error {
+            RegistryError::NotFound(_) => RegistryError::Conflict(format!(
+                "revision {number} uses module `{}@{}`, which has been deleted: push its bytes ({}) again",
+                module.name, module.version, module.digest
+            )),
+            other => other,
+        })?;
+    }
+    let mut renames = Vec::new();
+    for later in (number + 1..=base).rev() {
+        renames.extend(Rename::undone(&registry.revision(later)?.changes));
+    }
+    let renames = live.renamed_by(&renames);
+    let breaks = services_lose(&live, &project);
+    let mut plan = Plan::between(Some(&live), &project, base, &breaks, &renames);
+    if !plan.changes.is_empty() {
+        plan.warnings.push(
+            "the definitions in your directories are not rolled back: the next apply of one goes by its files again"
+                .to_owned(),
+        );
+    }
+    Ok(Proposal {
+        base,
+        plan,
+        project,
+        tests: Vec::new(),
+        lock: Lock::default(),
+        allow_breaking: options.allow_breaking,
+        rollback_to: Some(number),
+        uploads: Vec::new(),
+    })
+}
+
+/// What becomes of the live revision when definitions are applied to it. `standard` are the bytes of the program's own `std`.
 pub fn plan_apply(
     registry: &Registry,
     cache: &ModuleCache,
@@ -47,16 +166,9 @@ pub fn plan_apply(
     definitions: &Definitions,
     options: &ApplyOptions,
 ) -> Result<Proposal, RegistryError> {
-    let live = registry.newest()?;
-    let base = live.as_ref().map_or(0, |revision| revision.number);
-    if let Some(expected) = options.expected.filter(|expected| *expected != base) {
-        return Err(RegistryError::Conflict(format!(
-            "revision {base} of project `{}` is live, not {expected}: plan again on top of it",
-            registry.project()
-        )));
-    }
-    let live = live.map(|revision| revision.project);
+    let (base, live) = live_revision(registry, options)?;
     let mut catalog = Catalog::new(registry, cache);
+    catalog.alone = options.alone;
     catalog.stage(STANDARD, standard.to_vec())?;
     let mut own = BTreeSet::new();
     for file in module_files(definitions)? {
@@ -74,26 +186,24 @@ pub fn plan_apply(
     }
     let lock = with_registered(&options.lock, live.as_ref());
     let pins = lock.pins(&own, &options.upgrade);
-    let check_options = CheckOptions { project: Some(registry.project()), registered: live.as_ref(), pins: &pins };
+    let check_options = CheckOptions {
+        project: Some(registry.project()),
+        registered: live.as_ref(),
+        pins: &pins,
+        prune: options.prune,
+        take_over: options.take_over.as_deref(),
+        removed: None,
+    };
     let checked = check(definitions, &catalog, check_options)?;
     let moved = options.lock.moved_to(&checked.resolved);
     if options.locked {
         options.lock.check_unmoved(&moved)?;
     }
-    let mut plan = Plan::between(live.as_ref(), &checked.project, base, &checked.breaks);
-    plan.warnings.extend(checked.warnings);
     let uploads = catalog.into_staged().into_iter();
     let uploads = uploads
         .filter(|staged| own.contains(&staged.version.name) || checked.project.modules.contains(&staged.version));
-    Ok(Proposal {
-        base,
-        plan,
-        tests: checked.tests,
-        lock: moved,
-        allow_breaking: options.allow_breaking,
-        uploads: uploads.collect(),
-        project: checked.project,
-    })
+    let uploads = uploads.collect();
+    Ok(Proposal { lock: moved, uploads, ..Proposal::of(base, checked, options) })
 }
 
 impl Proposal {
@@ -119,7 +229,7 @@ pub fn commit(
     upload_modules(registry, cache, proposal)?;
     match proposal.plan.changes.is_empty() && proposal.base > 0 {
         true => registry.revision(proposal.base),
-        false => registry.create_revision(proposal.base, &proposal.project, now_us),
+        false => registry.create_revision(proposal.revision(now_us)),
     }
 }
 

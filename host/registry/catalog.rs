@@ -91,6 +91,8 @@ pub struct Catalog<'a> {
     staged: BTreeMap<String, Staged>,
     /// The module a digest was resolved from: where its bytes are found.
     names: Mutex<BTreeMap<Digest, String>>,
+    /// `ApplyOptions::alone`.
+    pub(super) alone: bool,
 }
 
 /// Bytes that will be uploaded if they are used.
@@ -103,7 +105,7 @@ pub(super) struct Staged {
 impl<'a> Catalog<'a> {
     /// The registered modules alone.
     pub fn new(registry: &'a Registry, cache: &'a ModuleCache) -> Catalog<'a> {
-        Catalog { registry, cache, staged: BTreeMap::new(), names: Mutex::new(BTreeMap::new()) }
+        Catalog { registry, cache, staged: BTreeMap::new(), names: Mutex::new(BTreeMap::new()), alone: false }
     }
 
     /// Lets a name mean these bytes, under the number they have or would get.
@@ -154,6 +156,7 @@ impl<'a> Catalog<'a> {
             Wanted::Bytes(digest) => versions.iter().find(|record| record.digest == digest),
         };
         found.map(super::ModuleRecord::version).ok_or_else(|| match wanted {
+            _ if self.alone => self.missing_alone(module, wanted),
             _ if versions.is_empty() => format!(
                 "there is no module `{module}`: push it (`onefold module push FILE --name {module}`), or add `kind: module`"
             ),
@@ -162,6 +165,25 @@ impl<'a> Catalog<'a> {
                 "onefold.lock wants {digest} of module `{module}`, which is not here: push it, or use --upgrade {module}"
             ),
         })
+    }
+
+    /// Why a module is not to be had where no registry is read, and what to do.
+    fn missing_alone(&self, module: &str, wanted: Wanted) -> String {
+        let here = self.staged.get(module).map(|staged| staged.version.digest);
+        match (wanted, here) {
+            (Wanted::Bytes(digest), Some(here)) => format!(
+                "onefold.lock wants {digest} of module `{module}`, and this program brings {here}: run the onefold that \
+                 wrote the lock, or use --upgrade {module}"
+            ),
+            (Wanted::Version(version), Some(_)) => format!(
+                "version {version} of module `{module}` is in a registry, and tests read none: write `{module}.…` \
+                 without `@{version}`"
+            ),
+            _ => format!(
+                "there is no module `{module}` beside the definitions, and tests read no registry: add `kind: module` \
+                 with `name: {module}` and the `path` of its .wasm"
+            ),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Revisions: whole projects, numbered from 1, each created once.
 
 use super::{Registry, RegistryError, number_in};
-use crate::define::Project;
+use crate::define::{ChangeNote, Project};
 use crate::storage::Creation;
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,12 @@ pub struct Revision {
     /// Wall time of the apply, microseconds since the epoch, UTC. Orders nothing: the number does.
     pub created_at_us: i64,
     pub project: Project,
+    /// What it changed of the one before.
+    #[serde(default)]
+    pub changes: Vec<ChangeNote>,
+    /// The revision whose project it brought back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_to: Option<u64>,
 }
 
 impl Registry {
@@ -48,9 +54,8 @@ impl Registry {
         Ok(numbers)
     }
 
-    /// Makes a project live as the revision after `base`. A conflict when that number is taken.
-    pub(super) fn create_revision(&self, base: u64, project: &Project, now_us: i64) -> Result<Revision, RegistryError> {
-        let revision = Revision { number: base + 1, created_at_us: now_us, project: project.clone() };
+    /// Makes a revision live. A conflict when its number is taken.
+    pub(super) fn create_revision(&self, revision: Revision) -> Result<Revision, RegistryError> {
         let path = self.revision_path(revision.number);
         let bytes = serde_json::to_vec(&revision)
             .map_err(|error| RegistryError::Damaged { path: path.clone(), reason: error.to_string() })?;

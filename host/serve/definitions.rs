@@ -3,16 +3,15 @@
 use super::extract::{Options, Params, media_type, ok, parse_json, read_body, unsupported_type};
 use super::{App, Problem};
 use crate::define::{
-    DefinitionFile, Definitions, Lock, Project, Upgrade, definition_schema, hint, read_files, read_text,
+    DefinitionFile, Definitions, DocumentKind, Lock, Project, Upgrade, definition_schema, hint, read_files, read_text,
 };
-use crate::registry::ApplyOptions;
+use crate::registry::{ApplyOptions, Proposal};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeSet;
 
 /// More than anyone writes by hand.
 const BODY_BYTES: usize = 32 << 20;
@@ -42,13 +41,16 @@ pub async fn put_definitions(
 ) -> Result<Response, Problem> {
     let dry_run = options.flag("dry_run")?;
     let mut apply = ApplyOptions {
-        upgrade: upgrade(options.take("upgrade")),
+        upgrade: options.take("upgrade").map_or(Upgrade::None, |names| Upgrade::named(&names)),
         locked: options.flag("locked")?,
         allow_breaking: options.flag("allow_breaking")?,
+        prune: options.flag("prune")?,
+        take_over: options.take("take_over"),
         expected: if_match(&headers)?,
-        ..ApplyOptions::default()
+        lock: Lock::default(),
+        alone: false,
     };
-    options.finish(&["dry_run", "upgrade", "locked", "allow_breaking"])?;
+    options.finish(&["dry_run", "upgrade", "locked", "allow_breaking", "prune", "take_over"])?;
     if !dry_run {
         app.writable()?;
     }
@@ -73,14 +75,25 @@ pub async fn put_definitions(
             told["tests"] = json!(proposal.tests.len());
             told["text"] = json!(proposal.plan.to_string());
         }
-        if !dry_run {
-            let revision = app.platform().apply(&project, &proposal)?;
-            told["revision"] = json!(revision.number);
-        }
-        let number = told["revision"].clone();
-        with_revision(ok(&told)?, &number)
+        make_live(app, &project, &proposal, dry_run, told)
     })
     .await
+}
+
+/// Applies a proposal unless it was only asked for, and answers with what was told of it.
+pub(super) fn make_live(
+    app: &App,
+    project: &str,
+    proposal: &Proposal,
+    dry_run: bool,
+    mut told: Value,
+) -> Result<Response, Problem> {
+    if !dry_run {
+        let revision = app.platform().apply(project, proposal)?;
+        told["revision"] = json!(revision.number);
+    }
+    let number = told["revision"].clone();
+    with_revision(ok(&told)?, &number)
 }
 
 /// `GET /definitions`.
@@ -122,60 +135,9 @@ pub async fn get_document(app: App, project: String, kind: DocumentKind, name: S
     }
 }
 
-/// `GET /revisions`.
-pub async fn get_revisions(State(app): State<App>, Params(project): Params<String>) -> Result<Response, Problem> {
-    app.blocking(move |app| {
-        app.project(&project)?;
-        let registry = app.platform().registry(&project)?;
-        let mut revisions = Vec::new();
-        for number in registry.numbers()?.into_iter().rev() {
-            let revision = registry.revision(number)?;
-            let created_at = super::values::time_json(revision.created_at_us);
-            revisions.push(json!({ "revision": number, "created_at": created_at }));
-        }
-        ok(&json!({ "revisions": revisions }))
-    })
-    .await
-}
-
 /// `GET /schema`: the JSON Schema of definitions.
 pub async fn get_schema() -> Result<Response, Problem> {
     ok(&definition_schema())
-}
-
-/// The kinds of registered documents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DocumentKind {
-    Source,
-    Entity,
-    /// On-demand views among them.
-    FeatureView,
-    FeatureService,
-}
-
-impl DocumentKind {
-    pub const ALL: [DocumentKind; 4] =
-        [DocumentKind::Source, DocumentKind::Entity, DocumentKind::FeatureView, DocumentKind::FeatureService];
-
-    /// As a member of answers.
-    pub fn name(self) -> &'static str {
-        match self {
-            DocumentKind::Source => "sources",
-            DocumentKind::Entity => "entities",
-            DocumentKind::FeatureView => "feature_views",
-            DocumentKind::FeatureService => "feature_services",
-        }
-    }
-
-    /// In a sentence.
-    pub fn singular(self) -> &'static str {
-        match self {
-            DocumentKind::Source => "source",
-            DocumentKind::Entity => "entity",
-            DocumentKind::FeatureView => "feature view",
-            DocumentKind::FeatureService => "feature service",
-        }
-    }
 }
 
 /// All documents of a kind by name, each with its `kind` first.
@@ -225,17 +187,8 @@ fn read_body_text(body: &[u8]) -> Result<Definitions, Problem> {
     Ok(read_text("body", text)?)
 }
 
-/// `?upgrade=a,b`; `*` moves all.
-fn upgrade(modules: Option<String>) -> Upgrade {
-    match modules.as_deref() {
-        None => Upgrade::None,
-        Some("*") => Upgrade::All,
-        Some(names) => Upgrade::Modules(names.split(',').map(str::to_owned).collect::<BTreeSet<_>>()),
-    }
-}
-
 /// `If-Match: 7`, with quotes or without.
-fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
     let number = value.to_str().ok().and_then(|text| text.trim().trim_matches('"').parse().ok());
     match number {

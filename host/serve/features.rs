@@ -99,7 +99,11 @@ fn wanted(project: &Project, request: &FeaturesRequest) -> Result<Vec<FeatureRef
     }
 }
 
+/// Refuses a lookup whose features are not what the caller's model was made with: the answer and this look at one
+/// revision.
 fn check_expected(project: &Project, expect: &BTreeMap<String, String>) -> Result<(), Problem> {
+    let mut first: Option<Problem> = None;
+    let mut mismatches = Map::new();
     for (name, expected) in expect {
         let at = format!("/expect/{name}");
         let reference = lookup::resolve(project, std::slice::from_ref(name)).map_err(|problem| problem.at(&at))?;
@@ -107,16 +111,22 @@ fn check_expected(project: &Project, expect: &BTreeMap<String, String>) -> Resul
             let found = lookup::fingerprint(project, view, feature).map(|digest| digest.to_string());
             if found.as_deref() != Some(expected) {
                 let found = found.unwrap_or_default();
-                let detail = format!("`{view}.{feature}` has fingerprint {found}, expected was {expected}");
-                let problem = Problem::conflict(detail).at(at);
-                return Err(problem.with("expected", json!(expected)).with("found", json!(found)));
+                let detail = format!(
+                    "`{view}.{feature}` has fingerprint {found}, expected was {expected}: its definition has changed \
+                     since, so take the model that was made with it, or expect the new one"
+                );
+                mismatches.insert(format!("{view}.{feature}"), json!({ "expected": expected, "found": found }));
+                first.get_or_insert_with(|| {
+                    let problem = Problem::conflict(detail).at(&at);
+                    problem.with("expected", json!(expected)).with("found", json!(found))
+                });
             }
         }
     }
-    Ok(())
+    first.map_or(Ok(()), |problem| Err(problem.with("mismatches", Value::Object(mismatches))))
 }
 
-fn find(
+pub(super) fn find(
     app: &App,
     live: &Live,
     wanted: &[FeatureReference],
@@ -159,7 +169,7 @@ fn column_json(column: &Column, int64: Int64As) -> Value {
 }
 
 /// Keys and request data of a view out of what stands in a URL, each as a column of one value.
-fn typed_keys(
+pub(super) fn typed_keys(
     project: &Project,
     view: &str,
     given: &mut BTreeMap<String, String>,
@@ -181,7 +191,7 @@ fn typed_keys(
 }
 
 /// A view and all that its on-demand features read.
-fn views_behind<'a>(project: &'a Project, view: &'a str) -> Vec<&'a str> {
+pub(super) fn views_behind<'a>(project: &'a Project, view: &'a str) -> Vec<&'a str> {
     let mut views = vec![view];
     let mut next = 0;
     while let Some(view) = views.get(next) {

@@ -3,7 +3,9 @@
 use super::extract::{Params, answer, ok, read_json};
 use super::{App, Problem};
 use crate::decode::parse_rfc3339;
-use crate::platform::{BatchRequest, BatchSettings, MaterializeRequest, Progress, ProjectHost};
+use crate::platform::{
+    BatchError, BatchRequest, BatchSettings, MaterializeRequest, PlatformError, Progress, ProjectHost,
+};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -12,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 const BODY_BYTES: usize = 1 << 20;
@@ -31,8 +33,16 @@ struct Job {
     project: String,
     rows: AtomicU64,
     total: AtomicU64,
+    /// Whether nobody wants it any more; it sees so itself, between two batches of rows.
+    cancelled: Arc<AtomicBool>,
     /// None while it runs.
-    ended: Mutex<Option<Result<Value, Problem>>>,
+    ended: Mutex<Option<Ended>>,
+}
+
+enum Ended {
+    Done(Value),
+    Failed(Problem),
+    Cancelled,
 }
 
 /// What `POST /jobs` takes. Files are on the machine of the process.
@@ -50,10 +60,15 @@ enum Request {
         out: PathBuf,
     },
     Historical {
-        entities: PathBuf,
-        features: String,
+        #[serde(default)]
+        entities: Option<PathBuf>,
+        #[serde(default)]
+        features: Option<String>,
         #[serde(default)]
         timestamp: Option<String>,
+        /// A training set to make again, instead of features.
+        #[serde(default)]
+        reproduce: Option<PathBuf>,
         out: PathBuf,
         #[serde(default)]
         as_served: bool,
@@ -87,11 +102,21 @@ pub async fn post_job(
         Request::Materialize { .. } => "materialize",
         Request::Rebuild { .. } => "rebuild",
     };
-    let job =
-        Arc::new(Job { kind, project, rows: AtomicU64::new(0), total: AtomicU64::new(0), ended: Mutex::new(None) });
+    let job = Arc::new(Job {
+        kind,
+        project,
+        rows: AtomicU64::new(0),
+        total: AtomicU64::new(0),
+        cancelled: Arc::default(),
+        ended: Mutex::new(None),
+    });
     let id = app.jobs().add(job.clone());
     let run = move || {
-        let result = run(&host, &request, &job);
+        let result = match run(&host, &request, &job) {
+            Ok(Some(result)) => Ended::Done(result),
+            Ok(None) => Ended::Cancelled,
+            Err(problem) => Ended::Failed(problem),
+        };
         *job.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
     };
     std::thread::Builder::new()
@@ -113,15 +138,32 @@ pub async fn get_job(
     State(app): State<App>,
     Params((project, id)): Params<(String, String)>,
 ) -> Result<Response, Problem> {
-    let jobs = app.jobs().jobs.lock().unwrap_or_else(PoisonError::into_inner);
-    let found = id.parse().ok().and_then(|id: u64| Some((id, jobs.get(&id)?)));
-    match found.filter(|(_, job)| job.project == project) {
-        Some((id, job)) => ok(&job.told(id)),
-        None => Err(Problem::not_found(format!("there is no job `{id}`: see GET /v1/projects/{project}/jobs"))),
+    let (id, job) = app.jobs().find(&project, &id)?;
+    ok(&job.told(id))
+}
+
+/// `DELETE /jobs/{id}`: 202, it ends soon; 409 when it has ended.
+pub async fn delete_job(
+    State(app): State<App>,
+    Params((project, id)): Params<(String, String)>,
+) -> Result<Response, Problem> {
+    let (id, job) = app.jobs().find(&project, &id)?;
+    if job.has_ended() {
+        return Err(Problem::conflict(format!("job `{id}` has ended: there is nothing left to cancel")));
     }
+    job.cancelled.store(true, Ordering::Relaxed);
+    answer(StatusCode::ACCEPTED, &job.told(id))
 }
 
 impl Jobs {
+    fn find(&self, project: &str, id: &str) -> Result<(u64, Arc<Job>), Problem> {
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = id.parse().ok().and_then(|id: u64| Some((id, jobs.get(&id)?.clone())));
+        found
+            .filter(|(_, job)| job.project == project)
+            .ok_or_else(|| Problem::not_found(format!("there is no job `{id}`: see GET /v1/projects/{project}/jobs")))
+    }
+
     fn add(&self, job: Arc<Job>) -> u64 {
         let id = self.started.fetch_add(1, Ordering::Relaxed) + 1;
         let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -145,21 +187,24 @@ impl Job {
             json!({ "rows": self.rows.load(Ordering::Relaxed), "total": self.total.load(Ordering::Relaxed) });
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         let (state, result, error) = match &*ended {
+            None if self.cancelled.load(Ordering::Relaxed) => ("cancelling", Value::Null, Value::Null),
             None => ("running", Value::Null, Value::Null),
-            Some(Ok(result)) => ("done", result.clone(), Value::Null),
-            Some(Err(problem)) => ("failed", Value::Null, problem.to_json()),
+            Some(Ended::Done(result)) => ("done", result.clone(), Value::Null),
+            Some(Ended::Failed(problem)) => ("failed", Value::Null, problem.to_json()),
+            Some(Ended::Cancelled) => ("cancelled", Value::Null, Value::Null),
         };
         json!({ "id": id.to_string(), "kind": self.kind, "state": state, "progress": progress, "result": result, "error": error })
     }
 }
 
-fn run(host: &ProjectHost, request: &Request, job: &Arc<Job>) -> Result<Value, Problem> {
+/// The result; none when it was cancelled.
+fn run(host: &ProjectHost, request: &Request, job: &Arc<Job>) -> Result<Option<Value>, Problem> {
     let seen = job.clone();
     let progress = Arc::new(move |progress: Progress| {
         seen.rows.fetch_max(progress.rows, Ordering::Relaxed);
         seen.total.fetch_max(progress.total, Ordering::Relaxed);
     });
-    let settings = BatchSettings::new(std::env::temp_dir());
+    let settings = BatchSettings { cancelled: job.cancelled.clone(), ..BatchSettings::new(std::env::temp_dir()) };
     let instant = |name: &str, text: &Option<String>| {
         let parsed = text.as_ref().map(|text| parse_rfc3339(text.as_bytes()));
         parsed.transpose().map_err(|reason| {
@@ -167,27 +212,53 @@ fn run(host: &ProjectHost, request: &Request, job: &Arc<Job>) -> Result<Value, P
             Problem::unprocessable(format!("{name} `{text}`: {reason}")).at(format!("/{name}"))
         })
     };
-    let told = match request {
-        Request::Verify { views } => serde_json::to_value(host.verify(views, &settings, progress)?),
+    let done = match request {
+        Request::Verify { views } => host.verify(views, &settings, progress).map(serde_json::to_value),
         Request::Snapshot { view, as_of, out } => {
             let as_of_us = instant("as_of", as_of)?;
             let request = BatchRequest { settings, progress };
-            serde_json::to_value(host.snapshot(view, as_of_us, out, request)?)
+            host.snapshot(view, as_of_us, out, request).map(serde_json::to_value)
         }
-        Request::Historical { entities, features, timestamp, out, as_served } => {
+        Request::Historical {
+            entities,
+            reproduce: Some(file),
+            features: None,
+            timestamp: None,
+            as_served: false,
+            out,
+        } => {
+            let request = BatchRequest { settings, progress };
+            host.reproduce(file, entities.as_deref(), out, request).map(serde_json::to_value)
+        }
+        Request::Historical {
+            entities: Some(entities),
+            features: Some(features),
+            timestamp,
+            reproduce: None,
+            out,
+            as_served,
+        } => {
             let timestamp = timestamp.as_deref().unwrap_or("event_timestamp");
             let request = BatchRequest { settings, progress };
-            serde_json::to_value(host.historical(entities, features, timestamp, out, *as_served, request)?)
+            host.historical(entities, features, timestamp, out, *as_served, request).map(serde_json::to_value)
         }
         Request::Materialize { views, from, to } => {
             let (from_us, to_us) = (instant("from", from)?, instant("to", to)?);
             let request = MaterializeRequest { views: views.clone(), from_us, to_us };
-            serde_json::to_value(host.materialize(&request, &BatchRequest { settings, progress })?)
+            host.materialize(&request, &BatchRequest { settings, progress }).map(serde_json::to_value)
         }
         Request::Rebuild { view } => {
             let views = BTreeSet::from([view.clone()]);
-            serde_json::to_value(host.rebuild(&views, &BatchRequest { settings, progress })?)
+            host.rebuild(&views, &BatchRequest { settings, progress }).map(serde_json::to_value)
+        }
+        Request::Historical { .. } => {
+            let detail = "say `entities` and `features`, or `reproduce` (with `entities` where the labels have moved)";
+            return Err(Problem::unprocessable(detail).at("/reproduce"));
         }
     };
-    told.map_err(|error| Problem::internal(error.to_string()))
+    match done {
+        Ok(told) => told.map(Some).map_err(|error| Problem::internal(error.to_string())),
+        Err(PlatformError::Batch(BatchError::Cancelled)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }

@@ -49,7 +49,7 @@ pub async fn get_letters(
             let raw = raw.get(letter.source.as_str()).and_then(|records| records.get(&letter.position));
             json!({
                 "id": letter.id(),
-                "source": letter.source,
+                "source": source_name(&live, &letter.source),
                 "position": format!("{}:{}", letter.partition, letter.position),
                 "stage": letter.stage,
                 "feature": feature_name(&names, &json!(letter.refused_by)),
@@ -75,6 +75,11 @@ fn known_source(live: &Live, source: Option<&str>, place: &str) -> Result<(), Pr
             Err(Problem::not_found(format!("there is no source `{source}`; {hint}")).at(place))
         }
     }
+}
+
+/// What the source of a lineage is called now; one that is gone by its first name.
+fn source_name<'a>(live: &'a Live, lineage: &'a str) -> &'a str {
+    live.revision.project.source_of_lineage(lineage).map_or(lineage, |source| &source.name)
 }
 
 /// The feature that a letter is about; null when it is about more than one.
@@ -127,7 +132,7 @@ pub async fn post_replay(
             let letter = &one.letter;
             json!({
                 "id": letter.id(),
-                "source": letter.source,
+                "source": source_name(&live, &letter.source),
                 "position": format!("{}:{}", letter.partition, letter.position),
                 "feature": feature_name(&names, &json!(letter.refused_by)),
                 "outcome": one.outcome,
@@ -160,9 +165,11 @@ fn outcome_text(replayed: &Replayed) -> String {
             let others = others.into_iter().collect::<Vec<_>>().join("; ");
             format!("nothing to do: what refused the row is gone; it has open letters of others: {others}")
         }
-        Outcome::Taken => "it would be taken now, so the row was not to blame, and the state lacks it: remove \
-                           what lacks it, apply, then add it again, which folds it from the log"
-            .to_owned(),
+        Outcome::Taken => {
+            "it would be taken now, so the row was not to blame, and the state lacks it: `onefold delete` \
+                           what lacks it, then apply it again, which folds it from the log"
+                .to_owned()
+        }
     }
 }
 

@@ -5,6 +5,8 @@
 
 mod definitions;
 mod events;
+mod explain;
+mod explain_case;
 mod extract;
 mod features;
 mod jobs;
@@ -15,7 +17,9 @@ mod lookup_rules;
 mod metrics;
 mod modules;
 mod openapi;
+mod peek;
 mod problem;
+mod revisions;
 mod router;
 pub mod values;
 

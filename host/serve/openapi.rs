@@ -21,7 +21,17 @@ const GET: Operation =
     Operation { method: "get", path: "", summary: "", parameters: &[], body: None, answers: &[("200", "It", "any")] };
 
 const DRY_RUN: (&str, &str, &str) = ("dry_run", "query", "true: only say what would change");
+const ALLOW_BREAKING: (&str, &str, &str) =
+    ("allow_breaking", "query", "true: do it although something would stop working");
+const IF_MATCH: (&str, &str, &str) = ("If-Match", "header", "the revision that was seen");
 const INT64: (&str, &str, &str) = ("int64", "query", "string: write int64 values as text");
+
+/// Of what plans, and applies unless it is a dry run.
+const REMOVAL: &[(&str, &str, &str)] = &[
+    ("200", "What changes, and the revision", "plan"),
+    ("404", "There is no such thing", "problem"),
+    ("409", "Another revision is live, or something would break", "problem"),
+];
 
 /// Below `/v1/projects/{project}`.
 const IN_PROJECT: &[Operation] = &[
@@ -60,8 +70,10 @@ const IN_PROJECT: &[Operation] = &[
             DRY_RUN,
             ("upgrade", "query", "modules that may move to their newest version, separated by commas; * for all"),
             ("locked", "query", "true: fail if a module would move"),
-            ("allow_breaking", "query", "true: apply although something would stop working"),
-            ("If-Match", "header", "the revision that was seen"),
+            ALLOW_BREAKING,
+            ("prune", "query", "true: remove what this set has registered and the definitions do not have"),
+            ("take_over", "query", "a set whose documents may be claimed by that of the definitions"),
+            IF_MATCH,
         ],
         body: Some((&["application/yaml", "application/json", DIRECTORY_TYPE], "any")),
         answers: &[
@@ -72,6 +84,22 @@ const IN_PROJECT: &[Operation] = &[
     },
     Operation { path: "/definitions", summary: "All that is registered", ..GET },
     Operation { path: "/revisions", summary: "What was applied when, newest first", ..GET },
+    Operation {
+        method: "post",
+        path: "/rollback",
+        summary: "Make an older revision's project live again, as a new revision",
+        parameters: &[DRY_RUN, ALLOW_BREAKING, IF_MATCH],
+        body: Some((&["application/json"], "rollback")),
+        answers: REMOVAL,
+    },
+    Operation {
+        method: "delete",
+        path: "/feature-views/{name}/features/{feature}",
+        summary: "Remove a feature",
+        parameters: &[DRY_RUN, ALLOW_BREAKING, IF_MATCH],
+        answers: REMOVAL,
+        ..GET
+    },
     Operation {
         method: "post",
         path: "/sources/{name}/events",
@@ -88,6 +116,17 @@ const IN_PROJECT: &[Operation] = &[
             ("422", "The key came with another body", "problem"),
             ("503", "Not now: see Retry-After", "problem"),
         ],
+    },
+    Operation {
+        path: "/sources/{name}/peek",
+        summary: "A few rows as they are decoded, and what could not be",
+        parameters: &[
+            ("n", "query", "how many rows, 1 to 1000; 5 if missing"),
+            ("batch", "query", "true: the first rows of the source's files, instead of the newest of its log"),
+            ("from_start", "query", "true: the oldest rows of the log"),
+        ],
+        answers: &[("200", "The rows", "peeked"), ("404", "No such source", "problem")],
+        ..GET
     },
     Operation {
         method: "post",
@@ -107,6 +146,24 @@ const IN_PROJECT: &[Operation] = &[
         summary: "One entity's values: ?product_id=p1",
         parameters: &[INT64],
         answers: &[("200", "The values", "any"), ("404", "No such view", "problem")],
+        ..GET
+    },
+    Operation {
+        path: "/explain",
+        summary: "Why a value is what it is: ?view=…&feature=…&product_id=p1",
+        parameters: &[
+            ("view", "query", "the view; required"),
+            ("feature", "query", "a value column of it; required"),
+            ("as_of", "query", "the instant, RFC 3339; that of the served value if missing, which is compared then"),
+            ("rows", "query", "so many rows are told, the last ones; 50 if missing"),
+            ("case", "query", "true: also as the YAML of a test"),
+            INT64,
+        ],
+        answers: &[
+            ("200", "Its rows in canonical order, in or out and why, and the value after each", "explained"),
+            ("404", "No such view or feature", "problem"),
+            ("422", "A key is missing or of another type, or pinned files are gone", "problem"),
+        ],
         ..GET
     },
     Operation {
@@ -143,6 +200,13 @@ const IN_PROJECT: &[Operation] = &[
         answers: &[("200", "The job", "any"), ("404", "No such job", "problem")],
         ..GET
     },
+    Operation {
+        method: "delete",
+        path: "/jobs/{id}",
+        summary: "Cancel a job: it ends soon, between two batches of rows",
+        answers: &[("202", "The job", "any"), ("404", "No such job", "problem"), ("409", "It has ended", "problem")],
+        ..GET
+    },
     Operation { path: "/status", summary: "Sources, lag, watermarks, checkpoints, state", ..GET },
 ];
 
@@ -176,6 +240,9 @@ pub fn document() -> Value {
         if let Some(summary) = paths.get_mut(&one).and_then(|path| path.pointer_mut("/get/summary")) {
             *summary = json!(format!("A registered {}", kind.singular()));
         }
+        let parameters = &[DRY_RUN, ALLOW_BREAKING, IF_MATCH];
+        let remove = Operation { method: "delete", summary: "Remove it", parameters, answers: REMOVAL, ..GET };
+        add(&mut paths, one, &remove);
     }
     json!({
         "openapi": "3.1.0",
@@ -247,6 +314,67 @@ fn reference(schema: &str) -> Value {
 }
 
 fn schemas() -> Value {
+    let mut schemas = answer_schemas();
+    schemas["explained"] = explained();
+    schemas
+}
+
+/// Of `GET /explain`.
+fn explained() -> Value {
+    let text = || json!({ "type": "string" });
+    let whole = || json!({ "type": "integer" });
+    let maybe = || json!({ "type": ["string", "null"] });
+    let row = json!({
+        "event_time": text(), "position": text(), "file": text(), "row": whole(), "sub_row": whole(),
+        "inputs": { "type": "object" }, "in": { "type": "boolean" },
+        "verdict": { "enum": ["in", "later", "not_yet", "left", "where", "refused"] },
+        "why": maybe(), "value": {}, "reason": maybe(), "letter": maybe(),
+    });
+    let letter = json!({
+        "event_time": text(), "position": text(), "file": text(), "row": whole(), "stage": text(), "message": text(),
+        "letter": maybe(),
+    });
+    let served = json!({
+        "found": { "type": "boolean" }, "value": {}, "reason": maybe(), "event_timestamp": maybe(), "clock": maybe(),
+        "online": { "type": "boolean" },
+        "same": { "type": ["boolean", "null"], "description": "to the bit; null: failed, or not served" },
+    });
+    let list = |properties: Value| json!({ "type": "array", "items": { "type": "object", "properties": properties } });
+    let told = [
+        ("view", text()),
+        ("feature", text()),
+        ("entity", json!({ "type": "object" })),
+        ("on_demand", json!({ "type": "boolean", "description": "its inputs are told, and no rows" })),
+        ("revision", whole()),
+        ("fingerprint", text()),
+        ("udf", text()),
+        ("params", json!({ "type": "object" })),
+        ("module", text()),
+        ("inputs", json!({ "type": "array" })),
+        ("where", json!({ "type": "array", "items": { "type": "string" } })),
+        ("window", text()),
+        ("source", text()),
+        ("complete_since", maybe()),
+        ("as_of", maybe()),
+        ("status", text()),
+        ("event_timestamp", maybe()),
+        ("value", json!({})),
+        ("reason", maybe()),
+        ("served", json!({ "type": ["object", "null"], "properties": served })),
+        ("rows_total", whole()),
+        ("rows_in", whole()),
+        ("rows_later", whole()),
+        ("rows_not_shown", whole()),
+        ("rows", list(row)),
+        ("dead_letters", list(letter)),
+        ("dead_letters_total", whole()),
+        ("refused_unknown_entity", json!({ "type": "object", "properties": { "total": whole(), "examples": {} } })),
+        ("case", json!({ "type": "object", "properties": { "text": text(), "modules": {} } })),
+    ];
+    json!({ "type": "object", "properties": told.into_iter().map(|(name, one)| (name.to_owned(), one)).collect::<Map<_, _>>() })
+}
+
+fn answer_schemas() -> Value {
     let text = || json!({ "type": "string" });
     let whole = || json!({ "type": "integer" });
     let list = |items: Value| json!({ "type": "array", "items": items });
@@ -270,20 +398,34 @@ fn schemas() -> Value {
         "plan": object(json!({
             "revision": whole(),
             "changes": list(object(json!({
-                "kind": text(), "name": text(), "change": { "enum": ["create", "update", "delete"] },
+                "kind": text(), "name": text(), "change": { "enum": ["create", "update", "delete", "rename"] },
+                "renamed_from": text(),
                 "feature": { "type": ["string", "null"] }, "summary": { "type": ["string", "null"] },
                 "cost": object(json!({
                     "build": { "enum": ["none", "column", "rebuild"] },
-                    "history_rows": { "type": ["integer", "null"] }, "state_bytes": { "type": ["integer", "null"] },
+                    "history_rows": { "type": ["integer", "null"] }, "entities": { "type": ["integer", "null"] },
+                    "state_bytes": { "type": ["integer", "null"] },
                 })),
                 "breaks": list(text()),
             }))),
             "warnings": list(text()),
         })),
+        "rollback": object(json!({ "revision": whole() })),
         "pushed": object(json!({
             "accepted": whole(), "dead_lettered": whole(), "position": whole(),
             "errors": list(object(json!({ "line": whole(), "reason": text() }))),
             "served": { "type": "boolean", "description": "with wait=served: whether a lookup sees them now" },
+        })),
+        "peeked": object(json!({
+            "source": text(), "from": { "enum": ["log", "files"] }, "columns": list(text()),
+            "first_position": { "type": ["integer", "null"] }, "end_position": { "type": ["integer", "null"] },
+            "rows": list(object(json!({
+                "place": text(), "arrival": time(), "values": { "type": ["object", "null"] },
+                "refused": { "type": ["object", "null"], "properties": { "reason": text(), "message": text() } },
+                "failures": list(object(json!({ "column": text(), "reason": text(), "message": text() }))),
+                "raw": { "type": ["string", "null"] },
+            }))),
+            "missing": list(object(json!({ "column": text(), "file": text() }))),
         })),
         "lookup": object(json!({
             "service": text(), "features": list(text()), "entities": columns(), "request": columns(),

@@ -1,20 +1,21 @@
 //! Which request goes where, and what happens around every one.
 
-use super::definitions::{self, DocumentKind};
-use super::extract::{Params, ok};
-use super::{App, Problem, events, features, jobs, letters, modules, openapi};
+use super::definitions;
+use super::extract::{Options, Params, ok};
+use super::{App, Problem, events, explain, features, jobs, letters, modules, openapi, peek, revisions};
+use crate::define::DocumentKind;
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post, put};
+use axum::routing::{MethodRouter, delete, get, post, put};
 use serde_json::json;
 
 const PROJECT: &str = "/v1/projects/{project}";
 
 /// Parts of the interface that later versions bring: they answer so, not as if they were misspelt.
-const LATER: [&str; 7] = ["rollback", "explain", "files", "pause", "resume", "feast", "tokens"];
+const LATER: [&str; 5] = ["files", "pause", "resume", "feast", "tokens"];
 
 /// All of the interface.
 pub fn router(app: App) -> Router {
@@ -39,22 +40,26 @@ pub(super) fn routes() -> Vec<(String, MethodRouter<App>)> {
         ("/v1/schema".to_owned(), get(definitions::get_schema)),
         ("/v1/projects".to_owned(), get(letters::get_projects)),
     ];
-    let in_project: [(&str, MethodRouter<App>); 15] = [
+    let in_project: [(&str, MethodRouter<App>); 19] = [
         ("/modules", get(modules::get_modules).post(modules::post_module)),
         ("/modules/{name}", get(modules::get_module)),
         ("/modules/{name}/{version}", get(modules::get_module_version).delete(modules::delete_module_version)),
         ("/definitions", put(definitions::put_definitions).get(definitions::get_definitions)),
-        ("/revisions", get(definitions::get_revisions)),
+        ("/revisions", get(revisions::get_revisions)),
+        ("/rollback", post(revisions::post_rollback)),
         ("/sources/{name}/events", post(events::post_events)),
+        ("/sources/{name}/peek", get(peek::get_peek)),
         ("/features", post(features::post_features)),
         ("/feature-views/{name}/values", get(features::get_values)),
+        ("/feature-views/{name}/features/{feature}", delete(revisions::delete_feature)),
         ("/feature-views/{name}/pause", post(later)),
         ("/feature-views/{name}/resume", post(later)),
+        ("/explain", get(explain::get_explain)),
         ("/dead-letters", get(letters::get_letters)),
         ("/dead-letters/replay", post(letters::post_replay)),
         ("/status", get(letters::get_status)),
         ("/jobs", get(jobs::get_jobs).post(jobs::post_job)),
-        ("/jobs/{id}", get(jobs::get_job)),
+        ("/jobs/{id}", get(jobs::get_job).delete(jobs::delete_job)),
     ];
     routes.extend(in_project.map(|(path, method_router)| (format!("{PROJECT}{path}"), method_router)));
     for (path, kind) in DOCUMENT_PATHS {
@@ -64,8 +69,14 @@ pub(super) fn routes() -> Vec<(String, MethodRouter<App>)> {
         let one = move |State(app): State<App>, Params((project, name)): Params<(String, String)>| {
             definitions::get_document(app, project, kind, name)
         };
+        let remove = move |State(app): State<App>,
+                           Params((project, name)): Params<(String, String)>,
+                           options: Options,
+                           headers: HeaderMap| {
+            revisions::delete_document(app, project, kind, name, options, headers)
+        };
         routes.push((format!("{PROJECT}/{path}"), get(all)));
-        routes.push((format!("{PROJECT}/{path}/{{name}}"), get(one).delete(later)));
+        routes.push((format!("{PROJECT}/{path}/{{name}}"), get(one).delete(remove)));
     }
     routes
 }

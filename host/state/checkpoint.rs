@@ -31,7 +31,8 @@ pub struct Manifest {
     pub writer: String,
     /// Oldest first; later ranges replace what earlier ones say of an entity.
     pub files: Vec<FileRange>,
-    /// For each source, the next position to read.
+    /// For each source, the next position to read. By name in memory and by lineage in files (`with_sources`): a
+    /// renamed source goes on where it stood, and another under its old name does not.
     pub positions: BTreeMap<String, u64>,
     pub clocks: BTreeMap<String, SourceClock>,
     /// The tables of the state, with the row set of each.
@@ -104,6 +105,8 @@ pub struct Checkpoints {
     writer: String,
     generation: u64,
     groups: Groups,
+    /// For each source's name its lineage; a source that is not here is called by its lineage.
+    lineages: BTreeMap<String, String>,
     /// The newest manifest of each group.
     newest: BTreeMap<u32, Manifest>,
 }
@@ -134,8 +137,9 @@ impl Checkpoints {
         writer: String,
         groups: Groups,
     ) -> Result<Checkpoints, CheckpointError> {
+        let (lineages, newest) = (BTreeMap::new(), BTreeMap::new());
         let mut checkpoints =
-            Checkpoints { storage, project: project.into(), writer, generation: 1, groups, newest: BTreeMap::new() };
+            Checkpoints { storage, project: project.into(), writer, generation: 1, groups, lineages, newest };
         for group in groups.all() {
             if let Some(manifest) = checkpoints.read_newest(group)? {
                 if manifest.groups != groups {
@@ -147,6 +151,32 @@ impl Checkpoints {
             }
         }
         Ok(checkpoints)
+    }
+
+    /// The same with sources under these names, each with its lineage. What is known of others is forgotten: they are
+    /// not read any more, and one that comes back is read from its log's beginning.
+    pub fn with_sources(mut self, lineages: BTreeMap<String, String>) -> Checkpoints {
+        let stored: BTreeMap<u32, Manifest> =
+            self.newest.iter().map(|(group, manifest)| (*group, self.as_stored(manifest))).collect();
+        let names: BTreeMap<&str, &str> =
+            lineages.iter().map(|(name, lineage)| (lineage.as_str(), name.as_str())).collect();
+        for (group, mut manifest) in stored {
+            manifest.positions = renamed(&manifest.positions, |lineage| names.get(lineage).copied());
+            manifest.clocks = renamed(&manifest.clocks, |lineage| names.get(lineage).copied());
+            self.newest.insert(group, manifest);
+        }
+        self.lineages = lineages;
+        self
+    }
+
+    /// A manifest as its file has it.
+    fn as_stored(&self, manifest: &Manifest) -> Manifest {
+        let lineage = |name: &str| Some(self.lineages.get(name).map_or_else(|| name.to_owned(), String::clone));
+        Manifest {
+            positions: renamed(&manifest.positions, lineage),
+            clocks: renamed(&manifest.clocks, lineage),
+            ..manifest.clone()
+        }
     }
 
     /// The newest manifest of a group; none before its first checkpoint.
@@ -270,7 +300,7 @@ impl Checkpoints {
 
     fn create_manifest(&mut self, group: u32, manifest: Manifest) -> Result<(), CheckpointError> {
         let path = self.manifest_path(group, manifest.epoch);
-        let bytes = serde_json::to_vec(&manifest)
+        let bytes = serde_json::to_vec(&self.as_stored(&manifest))
             .map_err(|error| CheckpointError::Damaged { path: path.clone(), reason: error.to_string() })?;
         if self.storage.create(&path, &bytes)? == Creation::AlreadyExists {
             let standing = self.read_manifest(&path)?;
@@ -327,6 +357,13 @@ impl Checkpoints {
     fn manifest_path(&self, group: u32, epoch: u64) -> String {
         format!("{}{epoch:020}.json", self.manifest_prefix(group))
     }
+}
+
+fn renamed<V: Clone, N: Into<String>>(
+    by_name: &BTreeMap<String, V>,
+    name: impl Fn(&str) -> Option<N>,
+) -> BTreeMap<String, V> {
+    by_name.iter().filter_map(|(old, value)| Some((name(old)?.into(), value.clone()))).collect()
 }
 
 fn epoch_in(path: &str) -> Option<u64> {

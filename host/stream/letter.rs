@@ -34,6 +34,7 @@ pub enum Reason {
 /// One letter. The same row refused by the same thing is the same letter, however often it is read.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Letter {
+    /// The source's lineage, so that the letter stays what it is when the source is renamed.
     pub source: String,
     pub partition: u32,
     /// Position of the record in its partition.

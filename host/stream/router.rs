@@ -15,6 +15,8 @@ use std::sync::Arc;
 /// Rows of one stretch of a log, ready for the threads that own their entities.
 pub struct Routed {
     pub source: String,
+    /// The source's.
+    pub lineage: String,
     /// For each row space of the layout; those of other sources are `None`.
     pub spaces: Vec<Option<RowBatch>>,
     /// For each table that takes these rows.
@@ -160,6 +162,7 @@ impl Router {
         let next_position = batches.last().map_or(0, |last| last.first_position + last.records.len() as u64);
         Ok(Routed {
             source: self.source.name.clone(),
+            lineage: self.source.lineage.clone(),
             spaces,
             tables,
             next_position,
@@ -269,7 +272,7 @@ impl Router {
         message: &str,
     ) -> Letter {
         Letter {
-            source: self.source.name.clone(),
+            source: self.source.lineage.clone(),
             partition: 0,
             position: place.position(record),
             sub_row,

@@ -45,9 +45,9 @@ pub struct StreamParts {
     pub letters: Vec<Letter>,
     /// What the stream before this one said: its counts go on.
     pub said: StreamStatus,
-    /// For each table, the features of `groups` that the online store does not have yet: they are written while the
-    /// stream runs, and a checkpoint is stored at once.
-    pub fresh: Vec<Vec<usize>>,
+    /// For each table, whether the online store lacks values of it: they are written while the stream runs, and a
+    /// checkpoint is stored at once.
+    pub fresh: Vec<bool>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -212,7 +212,7 @@ impl Stream {
             });
         }
         let (logs, project, compiled) = (parts.logs.clone(), parts.project.clone(), parts.compiled.clone());
-        let urgent = !parts.letters.is_empty() || parts.fresh.iter().any(|features| !features.is_empty());
+        let urgent = !parts.letters.is_empty() || parts.fresh.contains(&true);
         let tables = parts.compiled.layout.table_names();
         let reader = Reader {
             sources,
@@ -233,6 +233,11 @@ impl Stream {
         };
         let reader = spawn("read", move || reader.run())?;
         Ok(Stream { shared, reader: Some(reader), workers, project, compiled, tables, logs })
+    }
+
+    /// What it folds for.
+    pub fn project(&self) -> &Project {
+        &self.project
     }
 
     /// Waits until a lookup sees every record below `position`; false when that took longer than `timeout`.

@@ -113,8 +113,8 @@ pub struct Worker {
     /// Ordered features gather rows and fold none: nobody looks at their values yet.
     gathers: bool,
     steps: Arc<Steps>,
-    /// Features whose values are not online yet (table, group, features, entities still to be written).
-    refreshing: Vec<(usize, usize, Vec<usize>, Vec<u32>)>,
+    /// Entities whose values are not all online yet, by table and group.
+    refreshing: Vec<(usize, usize, Vec<u32>)>,
     /// Batches of no rows, for entities that change by time alone: columns of the right kinds.
     empty: Vec<RowBatch>,
 }
@@ -207,7 +207,7 @@ impl Worker {
                 let record = batch.records[refusal.row as usize];
                 let feature = &layout.features[refusal.feature];
                 self.letters.push(Letter {
-                    source: routed.source.clone(),
+                    source: routed.lineage.clone(),
                     partition: 0,
                     position: places.position(record),
                     sub_row: batch.sub_rows[refusal.row as usize],
@@ -341,7 +341,7 @@ impl Worker {
                             .is_some_and(|kept_us| entities.newest_us(*number).saturating_add(kept_us) < clock_us)
                     });
                     self.drop_entities(table, group, &gone)?;
-                    self.fold_entities(table, group, &due, None)?;
+                    self.fold_entities(table, group, &due, false)?;
                 }
                 let Some(state) = &self.groups[group] else { continue };
                 more |= state.tables[table].next_due_us().is_some_and(|due_us| due_us <= clock_us);
@@ -352,59 +352,56 @@ impl Worker {
 
     /// Writes every entity's values online, after a restart.
     pub fn refresh(&mut self) -> Result<(), FoldTableError> {
-        let all = self.features.clone();
-        self.refresh_later(&all);
+        self.refresh_later(&vec![true; self.clocks_us.len()]);
         while self.refresh_some()? {}
         Ok(())
     }
 
-    /// Has every entity's values of these features (for each table) written online, when `refresh_some` is called.
-    pub fn refresh_later(&mut self, features: &[Vec<usize>]) {
-        for (table, features) in features.iter().enumerate().filter(|(_, features)| !features.is_empty()) {
+    /// Has every entity's values in some of the tables written online, when `refresh_some` is called. All of them, not
+    /// those of new features alone: the instant until which a row holds is that of all its values.
+    pub fn refresh_later(&mut self, tables: &[bool]) {
+        for (table, _) in tables.iter().enumerate().filter(|(_, is_fresh)| **is_fresh) {
             for (group, state) in self.groups.iter().enumerate() {
                 let Some(state) = state else { continue };
-                let entities = state.tables[table].numbers().collect();
-                self.refreshing.push((table, group, features.clone(), entities));
+                self.refreshing.push((table, group, state.tables[table].numbers().collect()));
             }
         }
     }
 
     /// Writes some of what is to be refreshed. Returns whether there is more.
     pub fn refresh_some(&mut self) -> Result<bool, FoldTableError> {
-        let Some((table, group, features, mut entities)) = self.refreshing.pop() else { return Ok(false) };
+        let Some((table, group, mut entities)) = self.refreshing.pop() else { return Ok(false) };
         let mut some = entities.split_off(entities.len().saturating_sub(DUE_AT_ONCE));
         // An entity may have been dropped since; its number may be another's, which does no harm.
         some.retain(|number| self.groups[group].as_ref().is_some_and(|state| state.tables[table].is_known(*number)));
-        self.fold_entities(table, group, &some, Some(&features))?;
+        self.fold_entities(table, group, &some, true)?;
         if !entities.is_empty() {
-            self.refreshing.push((table, group, features, entities));
+            self.refreshing.push((table, group, entities));
         }
         Ok(!self.refreshing.is_empty())
     }
 
-    /// `written`: the features of which every value is written; otherwise those that are due, of all.
     fn fold_entities(
         &mut self,
         table: usize,
         group: usize,
         numbers: &[u32],
-        written: Option<&[usize]>,
+        all_values: bool,
     ) -> Result<(), FoldTableError> {
         let Some(state) = &self.groups[group] else { return Ok(()) };
-        let features = written.unwrap_or(&self.features[table]);
-        if numbers.is_empty() || features.is_empty() {
+        if numbers.is_empty() || self.features[table].is_empty() {
             return Ok(());
         }
         let steps = self.steps.clone();
         let mut lap = steps.start();
         let (settled_us, places) = (self.settled_us(table), Places::new(&[]));
-        self.touched.of_due(group as u32, &state.tables[table], numbers, self.clocks_us[table], written.is_some());
+        self.touched.of_due(group as u32, &state.tables[table], numbers, self.clocks_us[table], all_values);
         let mut tables = tables_of(&mut self.groups, table);
         lap.end(Step::Group);
         let fold = TableFold {
             layout: &self.compiled.layout.tables[table],
             jobs: &mut self.jobs[table],
-            features,
+            features: &self.features[table],
             online: self.online.as_ref(),
             ordered: Ordered { places: &places, settled_us: &settled_us, gathers: self.gathers },
         };

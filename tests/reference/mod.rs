@@ -23,10 +23,12 @@ pub use {
     answer::{Answer, Ask, Cell, Known, answer, by_entity, online_instant_us, takes_part, transformed},
     cases::{Case, Lookup, Status, load_cases},
     coverage::{Coverage, Situation, WindowKind},
+    filter::passes,
     ordered::{OrderedProject, Settling, mark_late, ordered_project},
     random::{RandomProject, random_project},
     random_rows::Chance,
     resolve::documents,
     udf::AGGREGATES,
     value::{Row, Value, format_time_us, parse_time_us},
+    window::holds,
 };

@@ -27,9 +27,21 @@ impl Checker<'_> {
         for name in self.kept(super::Group::View, names) {
             let Some(mut view) = self.project.feature_views.remove(&name) else { continue };
             let Some(source) = self.project.sources.get(&view.source) else {
-                continue; // Its new definition is wrong, and was reported.
+                if !self.is_defined(super::Group::Source, &view.source) {
+                    let lost = format!("all features, its source `{}` is removed", view.source);
+                    self.broken("feature_view", &name, &view.source, vec![lost]);
+                }
+                continue; // Else its new definition is wrong, and was reported.
             };
-            let before = self.registered.and_then(|project| project.sources.get(&view.source));
+            let is_there = |entity: &&String| {
+                self.project.entities.contains_key(*entity) || self.is_defined(super::Group::Entity, entity)
+            };
+            if let Some(entity) = view.entities.iter().find(|entity| !is_there(entity)) {
+                let lost = format!("all features, its entity `{entity}` is removed");
+                self.broken("feature_view", &name, entity, vec![lost]);
+                continue;
+            }
+            let before = self.registered.as_ref().and_then(|project| project.sources.get(&view.source));
             let before = before.map(|source| view_columns(source, &view)).unwrap_or_default();
             let now = view_columns(source, &view);
             let fits = |column: &str| before.iter().any(|field| field.name == column && now.contains(field));
@@ -114,6 +126,83 @@ impl Checker<'_> {
             message: format!("{} `{name}` loses {lost}", kind.replace('_', " ")),
             because_of: because_of.to_owned(),
         }));
+    }
+}
+
+/// What services lose between two projects: a model that reads one finds less in it, or nothing.
+pub fn services_lose(before: &Project, after: &Project) -> Vec<Break> {
+    let mut breaks = Vec::new();
+    for service in before.feature_services.values() {
+        let name = &service.name;
+        let mut say = |lost: String, because_of: &str| {
+            breaks.push(Break {
+                kind: "feature_service",
+                name: name.clone(),
+                message: format!("feature service `{name}` loses {lost}"),
+                because_of: because_of.to_owned(),
+            });
+        };
+        let Some(now) = after.feature_services.get(name) else {
+            say("all features, it is removed".to_owned(), name);
+            continue;
+        };
+        for reference in service.features.iter().filter(|reference| !now.features.contains(reference)) {
+            say(format!("`{}.{}`", reference.view, reference.feature), name);
+        }
+    }
+    breaks
+}
+
+impl Checker<'_> {
+    /// The features that a view has registered and its document does not have any more: nothing is removed without
+    /// `--prune`. `columns` are those that the view's features can use now.
+    pub(super) fn kept_features(&mut self, view: &FeatureView, columns: &[Field]) -> Vec<Feature> {
+        let Some(registered) = &self.registered else { return Vec::new() };
+        let Some(old) = registered.feature_views.get(&view.name) else { return Vec::new() };
+        let source = registered.sources.get(&old.source);
+        let before = source.map(|source| view_columns(source, old)).unwrap_or_default();
+        let fits = |column: &str| before.iter().any(|field| field.name == column && columns.contains(field));
+        let is_gone = |feature: &&Feature| !view.features.iter().any(|other| other.name == feature.name);
+        let (mut kept, mut lost) = (Vec::new(), Vec::new());
+        for feature in old.features.iter().filter(is_gone).filter(|_| !self.prune) {
+            match uses(feature).find(|column| !fits(column)) {
+                None => kept.push(feature.clone()),
+                Some(column) => {
+                    lost.push(format!("`{}`, column `{column}` is gone or of another type", feature.name));
+                }
+            }
+        }
+        self.left.extend(kept.iter().map(|feature| format!("feature `{}.{}`", view.name, feature.name)));
+        self.broken("feature_view", &view.name, &view.name, lost);
+        kept
+    }
+
+    /// The same of an on-demand view. What they read is looked at with that of all others.
+    pub(super) fn kept_on_demand(
+        &mut self,
+        name: &str,
+        given: &[OnDemandFeature],
+        request: &[Field],
+    ) -> Vec<OnDemandFeature> {
+        let Some(registered) = &self.registered else { return Vec::new() };
+        let Some(old) = registered.on_demand_feature_views.get(name) else { return Vec::new() };
+        let is_gone = |feature: &&OnDemandFeature| !given.iter().any(|other| other.name == feature.name);
+        let (mut kept, mut lost) = (Vec::new(), Vec::new());
+        for feature in old.features.iter().filter(is_gone).filter(|_| !self.prune) {
+            let missing = feature.inputs.iter().find_map(|input| match input {
+                OnDemandInput::Request { field } if !request.contains(field) => Some(field),
+                _ => None,
+            });
+            match missing {
+                None => kept.push(feature.clone()),
+                Some(field) => {
+                    lost.push(format!("`{}`, `request.{}` is gone or of another type", feature.name, field.name));
+                }
+            }
+        }
+        self.left.extend(kept.iter().map(|feature| format!("feature `{name}.{}`", feature.name)));
+        self.broken("on_demand_feature_view", name, name, lost);
+        kept
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod filter;
 mod kept;
+mod names;
 mod on_demand;
 mod reference;
 mod service;
@@ -19,11 +20,12 @@ use super::located::{Located, NotYet};
 use super::names::check_name;
 use super::read::{Definitions, Document, DocumentPlace};
 use super::typed::Typed;
-use super::{About, ModuleVersion, Project, fingerprint};
+use super::{About, ModuleVersion, Project, Rename, fingerprint};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-pub use kept::Break;
+pub use kept::{Break, services_lose};
+pub use names::Removed;
 pub use reference::Referred;
 use source::request_kind;
 pub use test_case::{EntityStatus, LookupCase, TestCase};
@@ -39,6 +41,12 @@ pub struct CheckOptions<'a> {
     pub registered: Option<&'a Project>,
     /// Which bytes a module's name without `@` means; the newest where nothing is said.
     pub pins: &'a Pins,
+    /// What this set has registered and the documents do not have any more goes.
+    pub prune: bool,
+    /// A set whose documents may be claimed by this one.
+    pub take_over: Option<&'a str>,
+    /// What else goes.
+    pub removed: Option<&'a Removed>,
 }
 
 /// What a check gives.
@@ -49,6 +57,10 @@ pub struct Checked {
     pub tests: Vec<TestCase>,
     /// What modules' bare names were resolved to: the lines of the lock.
     pub resolved: BTreeMap<String, ModuleVersion>,
+    /// The registered project under the names of now: what `project` is to be compared with.
+    pub before: Option<Project>,
+    /// How it came by those names.
+    pub renames: Vec<Rename>,
     /// What would stop working among the things that stay; it is left out of `project`.
     pub breaks: Vec<Break>,
     /// Sentences that stop nothing.
@@ -126,6 +138,7 @@ pub fn check(
 ) -> Result<Checked, DefineError> {
     let mut checker = Checker::new(catalog, options);
     checker.project_document(definitions);
+    checker.on_demand = definitions.documents.iter().filter_map(on_demand_name).collect();
     checker.note_names(definitions);
     for Document { place, typed } in &definitions.documents {
         match typed {
@@ -170,10 +183,19 @@ enum Group {
 /// Everything a check reads and builds.
 struct Checker<'a> {
     udfs: UdfResolver<'a>,
-    registered: Option<&'a Project>,
+    /// Under the names of now.
+    registered: Option<Project>,
     override_name: Option<&'a str>,
+    prune: bool,
+    take_over: Option<&'a str>,
+    removed: Option<&'a Removed>,
     set: String,
     project: Project,
+    renames: Vec<Rename>,
+    /// Which of the documents' views are on-demand views.
+    on_demand: BTreeSet<String>,
+    /// What this set has registered, is not in the documents, and stays.
+    left: Vec<String>,
     /// Names that the documents define, right or wrong: those are not unknown.
     defined: BTreeMap<(Group, String), String>,
     problems: Vec<Problem>,
@@ -210,13 +232,18 @@ impl<'a> Report<'a> {
 
 impl<'a> Checker<'a> {
     fn new(catalog: &'a dyn ModuleCatalog, options: CheckOptions<'a>) -> Checker<'a> {
-        let project = options.registered.cloned().unwrap_or_else(|| Project::empty(""));
         Checker {
             udfs: UdfResolver::new(catalog, options.pins, options.registered),
-            registered: options.registered,
+            registered: options.registered.cloned(),
             override_name: options.project,
+            prune: options.prune,
+            take_over: options.take_over,
+            removed: options.removed,
             set: String::new(),
-            project,
+            project: Project::empty(""),
+            renames: Vec::new(),
+            on_demand: BTreeSet::new(),
+            left: Vec::new(),
             defined: BTreeMap::new(),
             problems: Vec::new(),
             breaks: Vec::new(),
@@ -255,62 +282,6 @@ impl<'a> Checker<'a> {
         self.project.name = name;
     }
 
-    /// Finds names that are defined twice or belong to another set, and forgets what the documents replace.
-    fn note_names(&mut self, definitions: &Definitions) {
-        for Document { place, typed } in &definitions.documents {
-            let (group, name, registered) = match typed {
-                Typed::Source(typed) => (Group::Source, &typed.name, self.about_source(&typed.name.value)),
-                Typed::Entity(typed) => (Group::Entity, &typed.name, self.about_entity(&typed.name.value)),
-                Typed::FeatureView(typed) => (Group::View, &typed.name, self.about_view(&typed.name.value)),
-                Typed::OnDemandFeatureView(typed) => (Group::View, &typed.name, self.about_view(&typed.name.value)),
-                Typed::FeatureService(typed) => (Group::Service, &typed.name, self.about_service(&typed.name.value)),
-                Typed::Project(_) | Typed::Module(_) | Typed::Test(_) => continue,
-            };
-            let mut report = Report::new(place);
-            report.take(name, check_name(&name.value));
-            if group == Group::View && name.value == "request" {
-                report.say(name, "`request` is what on-demand inputs call the request: give the view another name");
-            }
-            if let Some(set) = registered.filter(|set| *set != self.set) {
-                let name_value = &name.value;
-                report.say(
-                    name,
-                    format!("`{name_value}` belongs to set `{set}`, this is set `{}`: choose another name", self.set),
-                );
-            }
-            let here = shown(place, name);
-            if let Some(first) = self.defined.insert((group, name.value.clone()), here) {
-                report.say(name, format!("`{}` is defined twice, first at {first}: remove one", name.value));
-            }
-            self.problems.append(&mut report.problems);
-        }
-        let defined = |group, name: &String| self.defined.contains_key(&(group, name.clone()));
-        self.project.sources.retain(|name, _| !defined(Group::Source, name));
-        self.project.entities.retain(|name, _| !defined(Group::Entity, name));
-        self.project.feature_views.retain(|name, _| !defined(Group::View, name));
-        self.project.on_demand_feature_views.retain(|name, _| !defined(Group::View, name));
-        self.project.feature_services.retain(|name, _| !defined(Group::Service, name));
-    }
-
-    fn about_source(&self, name: &str) -> Option<String> {
-        Some(self.registered?.sources.get(name)?.about.set.clone())
-    }
-
-    fn about_entity(&self, name: &str) -> Option<String> {
-        Some(self.registered?.entities.get(name)?.about.set.clone())
-    }
-
-    fn about_view(&self, name: &str) -> Option<String> {
-        let registered = self.registered?;
-        let view = registered.feature_views.get(name).map(|view| &view.about);
-        let about = view.or_else(|| registered.on_demand_feature_views.get(name).map(|view| &view.about))?;
-        Some(about.set.clone())
-    }
-
-    fn about_service(&self, name: &str) -> Option<String> {
-        Some(self.registered?.feature_services.get(name)?.about.set.clone())
-    }
-
     /// Whether the documents define this name, so that a reference to it that finds nothing is no second problem.
     fn is_defined(&self, group: Group, name: &str) -> bool {
         self.defined.contains_key(&(group, name.to_owned()))
@@ -345,15 +316,39 @@ impl<'a> Checker<'a> {
             self.problems.dedup();
             return Err(DefineError::Wrong(self.problems));
         }
+        self.warn_of_what_is_left();
         let used: BTreeSet<_> =
             self.project.udf_uses().into_iter().map(|udf| (udf.module.clone(), udf.digest)).collect();
-        let registered = self.registered.map(|project| project.modules.clone()).unwrap_or_default();
+        let registered = self.registered.as_ref().map(|project| project.modules.clone()).unwrap_or_default();
         let (used_here, resolved) = self.udfs.into_used();
         let known = registered.into_iter().chain(used_here);
         self.project.modules = known.filter(|module| used.contains(&(module.name.clone(), module.digest))).collect();
-        fingerprint::fill(&mut self.project);
-        Ok(Checked { project: self.project, tests, resolved, breaks: self.breaks, warnings: self.warnings })
+        fingerprint::fill(&mut self.project).map_err(|circle| DefineError::Wrong(vec![circle_problem(&circle)]))?;
+        Ok(Checked {
+            project: self.project,
+            tests,
+            resolved,
+            before: self.registered,
+            renames: self.renames,
+            breaks: self.breaks,
+            warnings: self.warnings,
+        })
     }
+}
+
+fn on_demand_name(document: &Document) -> Option<String> {
+    match &document.typed {
+        Typed::OnDemandFeatureView(typed) => Some(typed.name.value.clone()),
+        _ => None,
+    }
+}
+
+/// A circle that runs through what stays registered, so that no document shows it.
+fn circle_problem(circle: &[String]) -> Problem {
+    let names = circle.join(", ");
+    let message =
+        format!("on-demand features read each other in a circle ({names}): let one of them read feature views only");
+    Problem { file: "definitions".into(), line: 0, column: 0, message }
 }
 
 fn shown<T>(place: &DocumentPlace, at: &Located<T>) -> String {

@@ -43,7 +43,6 @@ impl Checker<'_> {
 
     fn on_demand_view(&mut self, place: &DocumentPlace, typed: &OnDemandDocument) {
         let mut report = Report::new(place);
-        report.not_yet(&typed.renamed_from, "renamed_from", "keep the old name");
         let mut request = Vec::new();
         for (name, type_name) in &typed.request.0 {
             report.take(name, check_name(&name.value));
@@ -58,6 +57,7 @@ impl Checker<'_> {
             for (name, shape) in &typed.features.0 {
                 features.extend(self.on_demand_feature(&mut report, typed, name, shape, &request));
             }
+            features.extend(self.kept_on_demand(&typed.name.value, &features, &request));
         }
         let mut taken = BTreeSet::new();
         for output in features.iter().flat_map(|feature| &feature.outputs) {

@@ -8,7 +8,6 @@ use crate::define::{FeatureReference, FeatureService};
 impl Checker<'_> {
     pub(super) fn service(&mut self, place: &DocumentPlace, typed: &ServiceDocument) {
         let mut report = Report::new(place);
-        report.not_yet(&typed.renamed_from, "renamed_from", "keep the old name");
         let mut features: Vec<FeatureReference> = Vec::new();
         for written in &typed.features {
             let view = written.value.split(['.', ':']).next().unwrap_or_default();

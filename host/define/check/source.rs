@@ -28,7 +28,6 @@ impl Checker<'_> {
 
     fn read_source(&mut self, report: &mut Report<'_>, typed: &SourceDocument) -> Source {
         report.not_yet(&typed.event_id, "event_id", "remove it, equal rows count as often as they come");
-        report.not_yet(&typed.renamed_from, "renamed_from", "keep the old name");
         if let Some(format) = typed.format.as_ref().filter(|format| format.value != "json") {
             report.say(format, format!("format `{}` is not supported yet: use json", format.value));
         }
@@ -58,11 +57,10 @@ impl Checker<'_> {
         let max_future_us = span(&typed.max_future, HOUR_US);
         let mut all = fields;
         let transforms = self.transforms(report, &typed.transforms, &mut all);
-        let registered = self.registered.and_then(|project| project.sources.get(&typed.name.value));
         Source {
             name: typed.name.value.clone(),
             about: self.about(&typed.description, &typed.owner, &typed.tags, &typed.deprecated),
-            lineage: registered.map_or_else(|| typed.name.value.clone(), |source| source.lineage.clone()),
+            lineage: self.lineage(&typed.name.value),
             push,
             batch_path,
             event_time: typed.event_time.value.clone(),
@@ -71,6 +69,22 @@ impl Checker<'_> {
             columns,
             transforms,
         }
+    }
+
+    /// What the log and the state of a source are kept under: its first name. Where that is another's, since it was
+    /// renamed away, a number follows; no name has a hyphen.
+    fn lineage(&self, name: &str) -> String {
+        let Some(registered) = &self.registered else { return name.to_owned() };
+        if let Some(source) = registered.sources.get(name) {
+            return source.lineage.clone();
+        }
+        let mut lineage = name.to_owned();
+        let mut number = 2;
+        while registered.source_of_lineage(&lineage).is_some() {
+            lineage = format!("{name}-{number}");
+            number += 1;
+        }
+        lineage
     }
 
     fn read_stream(&mut self, report: &mut Report<'_>, typed: &SourceDocument) -> bool {
@@ -167,7 +181,6 @@ impl Checker<'_> {
 
     pub(super) fn entity(&mut self, place: &DocumentPlace, typed: &EntityDocument) {
         let mut report = Report::new(place);
-        report.not_yet(&typed.renamed_from, "renamed_from", "keep the old name");
         let mut join_keys = Vec::new();
         for (name, type_name) in &typed.join_keys.0 {
             report.take(name, check_name(&name.value));

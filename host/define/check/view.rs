@@ -26,7 +26,6 @@ impl Checker<'_> {
     }
 
     fn read_view(&mut self, report: &mut Report<'_>, typed: &FeatureViewDocument) -> Option<FeatureView> {
-        report.not_yet(&typed.renamed_from, "renamed_from", "keep the old name");
         let online = self.online(report, &typed.online);
         let ttl_us = typed.ttl.as_ref().and_then(|ttl| report.take(ttl, parse_length(&ttl.value)));
         let right_exclusive = match typed.right.as_ref().map(|right| (right, right.value.as_str())) {
@@ -71,6 +70,9 @@ impl Checker<'_> {
                 *given_us = lateness_us.unwrap_or(0);
             }
             check_outputs(report, typed, &view);
+            let kept = self.kept_features(&view, &columns);
+            check_kept_outputs(report, &typed.name, &view, &kept);
+            view.features.extend(kept);
             let takes_any = |feature: &Feature| feature.allowed_lateness_us.is_none();
             let none = report.problems.is_empty() && view.features.iter().all(takes_any);
             if let Some(lateness) = lateness.as_ref().filter(|_| none) {
@@ -225,7 +227,6 @@ impl Checker<'_> {
         if report.take(name, check_name(&name.value)).is_none() {
             return Vec::new();
         }
-        report.not_yet(&shape.renamed_from, "renamed_from", "keep the old name");
         let windows = named_windows(report, name, shape);
         let inputs = self.columns_named(report, &shape.inputs, columns);
         let filter = self.filter(report, &shape.filter.0, columns);
@@ -354,6 +355,22 @@ fn check_outputs(report: &mut Report<'_>, typed: &FeatureViewDocument, view: &Fe
                 );
                 report.say(at, message);
             }
+        }
+    }
+}
+
+/// What stays registered keeps its columns.
+fn check_kept_outputs(report: &mut Report<'_>, at: &Located<String>, view: &FeatureView, kept: &[Feature]) {
+    let mut taken: BTreeSet<&str> = view.join_keys.iter().map(|key| key.name.as_str()).collect();
+    taken.extend(view.features.iter().flat_map(|feature| &feature.outputs).map(|output| output.name.as_str()));
+    for feature in kept {
+        if let Some(output) = feature.outputs.iter().find(|output| taken.contains(output.name.as_str())) {
+            let (kept, column) = (&feature.name, &output.name);
+            let message = format!(
+                "feature `{kept}` is registered, not written here and stays; it has the column `{column}` too: choose \
+                 another name, or let it go with --prune"
+            );
+            report.say(at, message);
         }
     }
 }

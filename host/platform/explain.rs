@@ -1,6 +1,7 @@
 //! Why a value is what it is: an entity's rows, from where the state has them, beside the value that is served.
 
 use super::history::Pins;
+use super::letters::late_rows;
 use super::{BatchRequest, CompleteSince, Live, PlatformError, ProjectHost};
 use crate::batch::{BatchHost, ExplainAsk, ExplainedRows, LogRows, Place, Refusals, Rows};
 use crate::define::{Feature, Source, hint};
@@ -196,6 +197,8 @@ impl ProjectHost {
         if let Some(log) = self.log(source) {
             rows.logs.insert(source.clone(), LogRows { log, end: end(source) });
         }
+        let number = live.compiled.layout.tables.iter().position(|other| other.id == table.id);
+        rows.late = late_rows(&live.compiled, &self.dead_letters(Some(source))?, number.into_iter());
         Ok(rows)
     }
 

@@ -157,6 +157,7 @@ struct Life {
     file: PathBuf,
     away: PathBuf,
     features: Vec<usize>,
+    services: usize,
 }
 
 impl Life {
@@ -175,7 +176,10 @@ impl Life {
     fn read(&self) -> Definitions {
         let directory = self.world.path("definitions");
         std::fs::create_dir_all(&directory).expect("a directory");
-        let text = definitions(&self.features, &self.file);
+        let mut text = definitions(&self.features, &self.file);
+        for number in 0..self.services {
+            text += &format!("---\nkind: feature_service\nname: model_{number}\nfeatures: [stats]\n");
+        }
         std::fs::write(directory.join("all.yaml"), text).expect("a file");
         read_directory(&directory).expect("YAML")
     }
@@ -221,7 +225,8 @@ fn no_reader_sees_a_change_half_done() {
         looks: AtomicU64::new(0),
     });
     let away = world.path("away.parquet");
-    let mut life = Life { disk: Forgetful::new(), shared: shared.clone(), world, file, away, features: Vec::new() };
+    let mut life =
+        Life { disk: Forgetful::new(), shared: shared.clone(), world, file, away, features: Vec::new(), services: 0 };
     life.start();
     life.apply();
     let host = life.platform().project(PROJECT).expect("it was applied");
@@ -276,9 +281,12 @@ fn no_reader_sees_a_change_half_done() {
                 life.disk.crash(change);
                 *shared.platform.lock().expect("no thread panicked") = None;
                 life.start();
+                // What was given up can be begun again.
+                life.apply();
             }
             _ => {
                 std::fs::rename(&life.file, &life.away).expect("it can be moved");
+                life.services += 1;
                 life.apply();
                 std::fs::rename(&life.away, &life.file).expect("it can be moved");
             }

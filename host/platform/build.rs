@@ -116,10 +116,11 @@ impl ProjectHost {
         Ok(Target { project: Arc::new(project.clone()), compiled: Arc::new(compiled), missing, grown, pins })
     }
 
-    /// Builds what is missing, up to where the logs end now.
+    /// Builds what is missing, up to where the stream stands; sources that it does not read, up to where they end.
     pub(super) fn build(
         &self,
         target: Target,
+        stands: &BTreeMap<String, u64>,
         batch: &BatchRequest,
         told: &Arc<dyn RefusalSink>,
     ) -> Result<Built, PlatformError> {
@@ -130,7 +131,7 @@ impl ProjectHost {
             target.compiled.groups.all().map(|group| GroupState::new(group, &target.compiled)).collect();
         let (mut positions, mut clocks, mut letters, mut entities) = (BTreeMap::new(), BTreeMap::new(), Vec::new(), 0);
         for source in target.sources() {
-            let end = logs.get(&source).map(|log| log.end_position());
+            let end = logs.get(&source).map(|log| stands.get(&source).copied().unwrap_or_else(|| log.end_position()));
             for files in target.row_sets(&source) {
                 let of_rows = |number: usize| {
                     let table = &layout.tables[number];

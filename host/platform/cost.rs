@@ -45,8 +45,9 @@ impl ProjectHost {
                 change.cost = Cost::default();
                 continue;
             }
-            let read =
-                rows.entry(view.source.clone()).or_insert_with(|| self.rows_to_read(live.as_deref(), project, &view.source));
+            let read = rows
+                .entry(view.source.clone())
+                .or_insert_with(|| self.rows_to_read(live.as_deref(), project, &view.source));
             change.cost.history_rows = Some(*read);
             let known = tables.iter().find(|(layout, _)| Some(layout.entity_table) == table);
             let alike = || tables.iter().find(|(layout, _)| has_keys_of(live.as_deref(), layout, project, view));

@@ -63,16 +63,19 @@ impl ProjectHost {
     ) -> Result<(Revision, u64), PlatformError> {
         let on_demand = self.on_demand_udfs(&target.project)?;
         let logs = self.open_logs(&target.project)?;
-        let mut built = self.build(target, batch, &refusals)?;
+        // Never beyond the stream: where that stops, the build must be able to come to.
+        let stands = self.stands(&target.project);
+        let mut built = self.build(target, &stands, batch, &refusals)?;
         let entities = built.entities;
         for _ in 0..CATCH_UPS {
-            built.catch_up(&BTreeMap::new(), &logs)?;
+            let stands = self.stands(built.project());
             let lacks = |(source, position): (&String, &u64)| {
-                logs.get(source).map_or(0, |log| log.end_position().saturating_sub(*position))
+                stands.get(source).map_or(0, |stands| stands.saturating_sub(*position))
             };
             if built.positions.iter().map(lacks).max().unwrap_or(0) <= NEAR_RECORDS {
                 break;
             }
+            built.catch_up(&stands, &logs)?;
         }
         let _cutting = self.cutting.lock().unwrap_or_else(PoisonError::into_inner);
         let cut = || -> Result<Arc<Live>, PlatformError> {
@@ -120,6 +123,13 @@ impl ProjectHost {
                 Err(error)
             }
         }
+    }
+
+    /// Up to where the running stream has folded each source, under the names that they have in this project.
+    fn stands(&self, project: &Project) -> BTreeMap<String, u64> {
+        let stream = self.stream();
+        let positions = stream.as_ref().map(|stream| of_names(stream.positions(), stream.project(), project));
+        positions.unwrap_or_default()
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of a stream, put together in one place")]

@@ -240,6 +240,11 @@ impl Stream {
         &self.project
     }
 
+    /// For each source, up to where every thread has folded.
+    pub fn positions(&self) -> BTreeMap<String, u64> {
+        self.shared.served().iter().map(|(source, at)| (source.clone(), least(at))).collect()
+    }
+
     /// Waits until a lookup sees every record below `position`; false when that took longer than `timeout`.
     pub fn wait_served(&self, source: &str, position: u64, timeout: Duration) -> bool {
         let served = self.shared.served();

@@ -35,7 +35,7 @@ const BEGIN_US: i64 = 1_767_312_000_000_000;
 const HISTORY: usize = 40;
 
 /// Features that all count the rows of an entity, each in a way of its own: what is unequal in one answer is mixed.
-fn definitions(features: &[usize], path: &std::path::Path) -> String {
+fn definitions(features: &BTreeMap<usize, u32>, renamed: Option<usize>, path: &std::path::Path) -> String {
     let mut text = format!(
         "kind: project
 name: {PROJECT}
@@ -60,10 +60,15 @@ features:
 ",
         path.display()
     );
-    for feature in features {
+    for (feature, renames) in features {
         let window = if feature % 2 == 0 { ", window: 3650d" } else { "" };
         let filter = format!("where: {{ column: number, op: ge, value: -{} }}", feature + 1);
-        text += &format!("  f{feature}: {{ udf: std.count, inputs: [number], {filter}{window} }}\n");
+        let before = if renamed == Some(*feature) {
+            format!(", renamed_from: f{feature}_{}", renames - 1)
+        } else {
+            String::new()
+        };
+        text += &format!("  f{feature}_{renames}: {{ udf: std.count, inputs: [number], {filter}{window}{before} }}\n");
     }
     text
 }
@@ -156,7 +161,8 @@ struct Life {
     world: World,
     file: PathBuf,
     away: PathBuf,
-    features: Vec<usize>,
+    /// By number, with how often it was renamed.
+    features: BTreeMap<usize, u32>,
     services: usize,
 }
 
@@ -173,10 +179,10 @@ impl Life {
         *self.shared.platform.lock().expect("no thread panicked") = Some(platform);
     }
 
-    fn read(&self) -> Definitions {
+    fn read(&self, renamed: Option<usize>) -> Definitions {
         let directory = self.world.path("definitions");
         std::fs::create_dir_all(&directory).expect("a directory");
-        let mut text = definitions(&self.features, &self.file);
+        let mut text = definitions(&self.features, renamed, &self.file);
         for number in 0..self.services {
             text += &format!("---\nkind: feature_service\nname: model_{number}\nfeatures: [stats]\n");
         }
@@ -189,13 +195,13 @@ impl Life {
     }
 
     fn apply(&self) {
-        self.try_apply().unwrap_or_else(|error| panic!("{error}"));
+        self.try_apply(None).unwrap_or_else(|error| panic!("{error}"));
     }
 
-    fn try_apply(&self) -> Result<(), PlatformError> {
+    fn try_apply(&self, renamed: Option<usize>) -> Result<(), PlatformError> {
         let options = ApplyOptions { allow_breaking: true, prune: true, ..ApplyOptions::default() };
         let platform = self.platform();
-        let proposal = platform.plan(PROJECT, &self.read(), &options)?;
+        let proposal = platform.plan(PROJECT, &self.read(renamed), &options)?;
         platform.apply(PROJECT, &proposal).map(drop)
     }
 
@@ -211,8 +217,8 @@ fn no_reader_sees_a_change_half_done() {
     let (seed, changes) = (number("ONEFOLD_SEED", SEED), number("ONEFOLD_CHANGES", CHANGES));
     println!("ONEFOLD_SEED={seed} ONEFOLD_CHANGES={changes}");
     let mut chance = Chance::new(seed);
-    let without_files =
-        definitions(&[], std::path::Path::new("nowhere")).replace("batch: { parquet: { path: nowhere } }\n", "");
+    let without_files = definitions(&BTreeMap::new(), None, std::path::Path::new("nowhere"))
+        .replace("batch: { parquet: { path: nowhere } }\n", "");
     let world = World::apply(&without_files);
     let file = world.path("events.parquet");
     let rows: Vec<String> = (0..HISTORY * KEYS).map(|number| event(number, number % KEYS)).collect();
@@ -225,8 +231,15 @@ fn no_reader_sees_a_change_half_done() {
         looks: AtomicU64::new(0),
     });
     let away = world.path("away.parquet");
-    let mut life =
-        Life { disk: Forgetful::new(), shared: shared.clone(), world, file, away, features: Vec::new(), services: 0 };
+    let mut life = Life {
+        disk: Forgetful::new(),
+        shared: shared.clone(),
+        world,
+        file,
+        away,
+        features: BTreeMap::new(),
+        services: 0,
+    };
     life.start();
     life.apply();
     let host = life.platform().project(PROJECT).expect("it was applied");
@@ -242,26 +255,41 @@ fn no_reader_sees_a_change_half_done() {
     });
     let mut done: BTreeMap<&str, u32> = BTreeMap::new();
     for change in 0..changes {
-        let what = match chance.below(10) {
+        let what = match chance.below(12) {
             0..4 => "added",
             4..6 => "removed",
             6 => "rebuilt",
             7 => "materialized",
             8 => "killed in the middle",
+            9 => "renamed",
+            10 => "rolled back",
             _ => "unrelated, history away",
         };
         *done.entry(what).or_default() += 1;
         let host = life.platform().project(PROJECT).expect("it was applied");
         match what {
             "added" => {
-                life.features.push(chance.below(40));
-                life.features.sort_unstable();
-                life.features.dedup();
+                life.features.entry(chance.below(40)).or_insert(0);
                 life.apply();
             }
             "removed" if !life.features.is_empty() => {
-                let place = chance.below(life.features.len());
-                life.features.remove(place);
+                let feature = *life.features.keys().nth(chance.below(life.features.len())).expect("it has some");
+                life.features.remove(&feature);
+                life.apply();
+            }
+            "renamed" if !life.features.is_empty() => {
+                let feature = *life.features.keys().nth(chance.below(life.features.len())).expect("it has some");
+                *life.features.get_mut(&feature).expect("it is there") += 1;
+                life.try_apply(Some(feature)).unwrap_or_else(|error| panic!("{change}: {error}"));
+            }
+            "rolled back" => {
+                let newest = host.live().expect("it was applied").revision.number;
+                let platform = life.platform();
+                let revision = 1 + chance.below(newest as usize) as u64;
+                let options = ApplyOptions { allow_breaking: true, ..ApplyOptions::default() };
+                let proposal = platform.plan_rollback(PROJECT, revision, &options);
+                let back = proposal.and_then(|proposal| platform.apply(PROJECT, &proposal));
+                back.unwrap_or_else(|error| panic!("{change}: back to {revision}: {error}"));
                 life.apply();
             }
             "rebuilt" => {
@@ -273,9 +301,9 @@ fn no_reader_sees_a_change_half_done() {
                 done.unwrap_or_else(|error| panic!("{change}: {error}"));
             }
             "killed in the middle" => {
-                life.features.push(40 + change as usize);
+                life.features.insert(40 + change as usize, 0);
                 life.disk.fail_after(chance.below(80) as u64, Fault::Stop);
-                drop(life.try_apply());
+                drop(life.try_apply(None));
                 drop(host);
                 // In this order: a process that hears of its end writes one more checkpoint.
                 life.disk.crash(change);

@@ -6,10 +6,10 @@
 use crate::batch::world::World;
 use crate::reference::Chance;
 use crate::reference::format_time_us;
-use crate::stream::open_on;
+use crate::stream::{Bench, open_on};
 use onefold::batch::BatchSettings;
 use onefold::clock::ManualClock;
-use onefold::define::{Definitions, read_directory};
+use onefold::define::{Definitions, read_directory, read_text};
 use onefold::online::OnlineStore;
 use onefold::platform::{
     BatchRequest, Live, MaterializeRequest, Platform, PlatformError, PlatformSettings, ProjectHost,
@@ -342,4 +342,40 @@ fn no_reader_sees_a_change_half_done() {
     assert!(verified.is_equal() && verified.compared > 0, "{verified:?}");
     println!("{} acknowledged, {} values verified, 0 differ", acknowledged.len(), verified.compared);
     assert!(shared.looks.load(Ordering::Relaxed) > 1000 && done.len() >= 5, "{done:?}");
+}
+
+/// Guards: a build beside what runs takes memory, and a process that has none left would take all features down.
+#[test]
+fn at_the_limit_of_memory_pushes_and_builds_are_refused_and_lookups_go_on() {
+    let text = |features: &BTreeMap<usize, u32>| {
+        definitions(features, None, std::path::Path::new("nowhere"))
+            .replace("batch: { parquet: { path: nowhere } }\n", "")
+    };
+    let mut bench = Bench::in_memory(BEGIN_US + 86_400_000_000, 1);
+    bench.apply(PROJECT, &text(&BTreeMap::new()));
+    let events: Vec<String> = (0..70).map(|number| event(number, number % KEYS)).collect();
+    bench.push_texts(PROJECT, SOURCE, &events, 7);
+    bench.settings.memory_bytes = 1;
+    bench.restart();
+    let host = bench.platform.project(PROJECT).expect("it was applied");
+    let wider = text(&BTreeMap::from([(1, 0)]));
+    let widen = |bench: &Bench| {
+        let wider = read_text("definitions", &wider).expect("YAML");
+        let proposal = bench.platform.plan(PROJECT, &wider, &ApplyOptions::default())?;
+        bench.platform.apply(PROJECT, &proposal).map(drop)
+    };
+    let records = || Records::from_slices(events.iter().map(|event| event.as_bytes())).expect("few bytes");
+    for refused in [host.push(SOURCE, records(), None).map(drop), widen(&bench)] {
+        let Err(PlatformError::Unavailable(message)) = refused else { panic!("{refused:?}") };
+        assert!(message.contains("at most 1 are allowed: raise limits.memory"), "{message}");
+    }
+    assert_eq!(counts(&host.live().expect("it is served"), 0), [("rows".to_owned(), 10)]);
+    drop(host);
+    bench.settings.memory_bytes = 1 << 30;
+    bench.restart();
+    widen(&bench).unwrap_or_else(|error| panic!("{error}"));
+    bench.push_texts(PROJECT, SOURCE, &events, 7);
+    let host = bench.platform.project(PROJECT).expect("it was applied");
+    let live = host.live().expect("it is served");
+    assert_eq!(counts(&live, 0), [("rows".to_owned(), 20), ("f1_0".to_owned(), 20)]);
 }

@@ -507,3 +507,29 @@ fn a_lookup_that_expects_another_fingerprint_is_refused() {
     expecting["expect"] = json!({ "product_stats.no": units });
     assert_eq!(server.features(&expecting).status, 404);
 }
+
+/// Guards: a float64 of a request was read one bit off, and its on-demand value was another than in a training set.
+#[test]
+fn floats_of_a_request_are_read_to_the_last_bit() {
+    let server = Server::start();
+    let definitions = "kind: project
+name: echo
+---
+kind: on_demand_feature_view
+name: said
+request: { x: float64 }
+features:
+  x: { udf: std.coalesce, inputs: [request.x, request.x] }
+";
+    let yaml = &[("content-type", "application/yaml")];
+    let told = server.send("PUT", "/v1/projects/echo/definitions", yaml, definitions.as_bytes());
+    assert_eq!(told.status, 200, "{}", told.body);
+    for text in ["1.9778231890896223e18", "2.2250738585072011e-308", "9007199254740993.0", "0.1", "-123456789.12345679"]
+    {
+        let request = format!("{{\"features\":[\"said.x\"],\"entities\":{{}},\"request\":{{\"x\":[{text}]}}}}");
+        let json = &[("content-type", "application/json")];
+        let told = server.send("POST", "/v1/projects/echo/features", json, request.as_bytes());
+        let value = told.body["columns"]["said__x"]["values"][0].as_f64().unwrap_or_else(|| panic!("{}", told.body));
+        assert_eq!(value.to_bits(), text.parse::<f64>().unwrap().to_bits(), "{text} became {value}");
+    }
+}

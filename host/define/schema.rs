@@ -40,6 +40,9 @@ mod tests {
         assert_eq!(view["properties"]["kind"]["const"], "feature_view");
         assert_eq!(view["additionalProperties"], false);
         assert!(view["properties"]["features"].is_object());
-        assert!(view["properties"]["renamed_from"].is_null(), "{view}");
+        assert!(view["properties"]["renamed_from"].is_object(), "{view}");
+        let source = &schema["$defs"]["SourceDocument"];
+        assert!(source["properties"]["schema"].is_object());
+        assert!(source["properties"]["event_id"].is_null(), "{source}");
     }
 }

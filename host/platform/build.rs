@@ -204,6 +204,11 @@ impl ProjectHost {
 }
 
 impl Target {
+    /// Whether something is to be built.
+    pub fn lacks_something(&self) -> bool {
+        self.missing.iter().any(|missing| !missing.is_empty())
+    }
+
     /// How many files something missing is made of.
     pub fn files(&self) -> usize {
         let of = |source: &String| {

@@ -61,6 +61,9 @@ impl ProjectHost {
         refusals: Arc<dyn RefusalSink>,
         commit: impl FnOnce() -> Result<Revision, PlatformError>,
     ) -> Result<(Revision, u64), PlatformError> {
+        if target.lacks_something() {
+            self.check_memory()?;
+        }
         let on_demand = self.on_demand_udfs(&target.project)?;
         let logs = self.open_logs(&target.project)?;
         // Never beyond the stream: where that stops, the build must be able to come to.

@@ -347,7 +347,8 @@ impl ProjectHost {
         Ok(pushed)
     }
 
-    fn check_memory(&self) -> Result<(), PlatformError> {
+    /// An error when the state is as large as it may be: then neither pushes nor builds are taken.
+    pub(super) fn check_memory(&self) -> Result<(), PlatformError> {
         let stream = self.stream.try_lock();
         let Some(bytes) = stream.ok().and_then(|stream| stream.as_ref().map(Stream::state_bytes)) else {
             return Ok(());

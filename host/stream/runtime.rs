@@ -111,6 +111,10 @@ impl Shared {
         self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn note_sizes(&self, number: usize, worker: &Worker) {
+        self.sizes.lock().unwrap_or_else(PoisonError::into_inner)[number] = worker.sizes();
+    }
+
     pub fn fail(&self, error: &StreamError) {
         tracing::error!("the stream stopped: {error}");
         self.status().error.get_or_insert_with(|| error.to_string());
@@ -171,6 +175,8 @@ impl Stream {
             let mut worker =
                 Worker::new(parts.compiled.clone(), parts.online.clone(), number, groups, shared.steps.clone());
             worker.refresh_later(&parts.fresh);
+            // Before the thread runs: a push right after the start must not find an empty state.
+            shared.note_sizes(number, &worker);
             let clocks = parts.clocks.clone();
             let shared = shared.clone();
             workers.push(spawn(&format!("fold-{number}"), move || {
@@ -390,11 +396,6 @@ fn run_worker(
     shared: &Shared,
 ) -> Result<(), StreamError> {
     let (mut due, mut refreshed) = (true, false);
-    let note_sizes = |worker: &Worker| {
-        let mut sizes = shared.sizes.lock().unwrap_or_else(PoisonError::into_inner);
-        sizes[number] = worker.sizes();
-    };
-    note_sizes(worker);
     loop {
         // Fresh rows go before expiries; these are caught up whenever nothing waits.
         let message = match due {
@@ -404,7 +405,7 @@ fn run_worker(
         match message {
             Ok(Message::Rows(routed, places)) => {
                 worker.rows(&routed, &places)?;
-                note_sizes(worker);
+                shared.note_sizes(number, worker);
                 let mut served = shared.served();
                 if let Some(at) = served.get_mut(&routed.source).and_then(|at| at.get_mut(number)) {
                     *at = routed.next_position;
@@ -435,7 +436,7 @@ fn run_worker(
             Err(RecvTimeoutError::Timeout) => {
                 refreshed = refreshed || refresh_some(worker, number, shared)?;
                 due = worker.due()? || !refreshed;
-                note_sizes(worker);
+                shared.note_sizes(number, worker);
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::batch::{
     BatchHost, BatchSettings, LogRows, Progress, RefusalSummary, Refusals, Rows, SnapshotAsk, SnapshotSummary,
 };
 use crate::define::{FeatureReference, OnDemandInput, Project};
-use crate::rows::RowSet;
+use crate::rows::{RowSet, TableLayout};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -87,6 +87,22 @@ impl ProjectHost {
             rows.late = late_rows(&live.compiled, &self.dead_letters(None)?, tables.iter().copied());
             Ok(rows)
         })
+    }
+
+    /// The rows that the state of a table is made of, up to this position of its log; late ones among them.
+    pub(super) fn rows_of_state(&self, live: &Live, table: &TableLayout, end: u64) -> Result<Rows, PlatformError> {
+        let source = &live.compiled.layout.spaces[table.space].source;
+        let mut rows = Rows::default();
+        rows.pinned.insert(source.clone(), Vec::new());
+        if let Some(digest) = &table.row_set.files {
+            let pins = Pins::load(self.storage().as_ref(), self.name(), digest)?;
+            (rows.from_us, rows.to_us) = (pins.from_us, pins.to_us);
+            rows.pinned.insert(source.clone(), pins.files);
+        }
+        if let Some(log) = self.log(source) {
+            rows.logs.insert(source.clone(), LogRows { log, end });
+        }
+        Ok(rows)
     }
 
     /// Files as they are, and the logs up to now.

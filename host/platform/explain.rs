@@ -1,9 +1,8 @@
 //! Why a value is what it is: an entity's rows, from where the state has them, beside the value that is served.
 
-use super::history::Pins;
 use super::letters::late_rows;
 use super::{BatchRequest, CompleteSince, Live, PlatformError, ProjectHost};
-use crate::batch::{BatchHost, ExplainAsk, ExplainedRows, LogRows, Place, Refusals, Rows};
+use crate::batch::{BatchHost, ExplainAsk, ExplainedRows, Place, Refusals, Rows};
 use crate::define::{Feature, Source, hint};
 use crate::online::OnlineStore;
 use crate::route::Keys;
@@ -187,16 +186,7 @@ impl ProjectHost {
     /// The rows that the state of a table is made of.
     fn rows_of(&self, live: &Live, table: &TableLayout, end: impl Fn(&str) -> u64) -> Result<Rows, PlatformError> {
         let source = &live.compiled.layout.spaces[table.space].source;
-        let mut rows = Rows::default();
-        rows.pinned.insert(source.clone(), Vec::new());
-        if let Some(digest) = &table.row_set.files {
-            let pins = Pins::load(self.storage().as_ref(), self.name(), digest)?;
-            (rows.from_us, rows.to_us) = (pins.from_us, pins.to_us);
-            rows.pinned.insert(source.clone(), pins.files);
-        }
-        if let Some(log) = self.log(source) {
-            rows.logs.insert(source.clone(), LogRows { log, end: end(source) });
-        }
+        let mut rows = self.rows_of_state(live, table, end(source))?;
         let number = live.compiled.layout.tables.iter().position(|other| other.id == table.id);
         rows.late = late_rows(&live.compiled, &self.dead_letters(Some(source))?, number.into_iter());
         Ok(rows)

@@ -3,11 +3,10 @@
 //! Batch starts from rows, never from state: the pinned files and the log up to a barrier. Each entity is compared at
 //! max(clock, its newest row), which is the instant of its streamed value.
 
-use super::history::Pins;
 use super::letters::late_rows;
 use super::{Live, PlatformError, ProjectHost};
 use crate::batch::{
-    AsOf, BatchError, BatchHost, BatchSettings, LateRows, LogRows, Progress, Refusals, Rows, TableAsk, ValueColumns,
+    AsOf, BatchError, BatchHost, BatchSettings, LateRows, Progress, Refusals, Rows, TableAsk, ValueColumns,
 };
 use crate::online::{OnlineRows, OnlineStore};
 use crate::route::{Keys, decode};
@@ -118,17 +117,8 @@ impl ProjectHost {
     ) -> Result<(), PlatformError> {
         let project = &live.revision.project;
         let source = &live.compiled.layout.spaces[table.space].source;
-        let mut rows = Rows { late, ..Rows::default() };
-        rows.pinned.insert(source.clone(), Vec::new());
-        if let Some(digest) = &table.row_set.files {
-            let pins = Pins::load(self.storage().as_ref(), self.name(), digest)?;
-            (rows.from_us, rows.to_us) = (pins.from_us, pins.to_us);
-            rows.pinned.insert(source.clone(), pins.files);
-        }
-        if let Some(log) = self.log(source) {
-            let end = stopped.positions.get(source).copied().unwrap_or(0);
-            rows.logs.insert(source.clone(), LogRows { log, end });
-        }
+        let end = stopped.positions.get(source).copied().unwrap_or(0);
+        let rows = Rows { late, ..self.rows_of_state(live, table, end)? };
         let clock_us = stopped.clocks.get(source).map_or(i64::MIN, |clock| clock.clock_us);
         let prepare = self.preparer();
         let refusals = Arc::new(Refusals::default());

@@ -15,11 +15,40 @@ pub struct Slice {
 
 impl Slice {
     pub const EMPTY: Slice = Slice { place: 0, class_len: 0 };
+
+    /// As bytes, to be kept in memory.
+    pub fn to_bytes(self) -> [u8; 8] {
+        (u64::from(self.place) << 32 | u64::from(self.class_len)).to_le_bytes()
+    }
+
+    /// The inverse of [`Slice::to_bytes`].
+    pub fn from_bytes(bytes: [u8; 8]) -> Slice {
+        let both = u64::from_le_bytes(bytes);
+        Slice { place: (both >> 32) as u32, class_len: both as u32 }
+    }
 }
 
 const LEN_BITS: u32 = 24;
 const LARGE: usize = CLASSES.len();
 const SLAB_BYTES: usize = 1 << 18;
+
+/// For each class, how many places a slab has, as a power of two: where a place stands is found without a division.
+const PLACES_BITS: [u32; CLASSES.len()] = {
+    let mut bits = [0; CLASSES.len()];
+    let mut class = 0;
+    while class < CLASSES.len() {
+        bits[class] = (SLAB_BYTES / CLASSES[class]).ilog2();
+        class += 1;
+    }
+    bits
+};
+
+/// The slab of a place, and where in it the place starts.
+#[inline]
+fn slab_of(place: usize, class: usize) -> (usize, usize) {
+    let bits = PLACES_BITS[class];
+    (place >> bits, (place & ((1 << bits) - 1)) * CLASSES[class])
+}
 
 /// Sizes in bytes. The steps are small where most states are: 8 bytes up to 128, then about a quarter.
 const CLASSES: [usize; 36] = [
@@ -62,10 +91,8 @@ impl Arena {
             return &self.large[place];
         }
         let len = (slice.class_len & ((1 << LEN_BITS) - 1)) as usize;
-        let size = CLASSES[class];
-        let per_slab = SLAB_BYTES / size;
-        let start = place % per_slab * size;
-        &self.classes[class].slabs[place / per_slab][start..start + len]
+        let (slab, start) = slab_of(place, class);
+        &self.classes[class].slabs[slab][start..start + len]
     }
 
     /// Replaces the string by `bytes`; the slice is changed when it has to move.
@@ -99,9 +126,8 @@ impl Arena {
         }
         let places = &mut self.classes[class];
         let place = places.free.pop().unwrap_or_else(|| {
-            let per_slab = (SLAB_BYTES / CLASSES[class]) as u32;
-            if places.used.is_multiple_of(per_slab) && (places.used / per_slab) as usize == places.slabs.len() {
-                places.slabs.push(vec![0; per_slab as usize * CLASSES[class]].into());
+            if slab_of(places.used as usize, class).0 == places.slabs.len() {
+                places.slabs.push(vec![0; CLASSES[class] << PLACES_BITS[class]].into());
             }
             places.used += 1;
             places.used - 1
@@ -133,11 +159,8 @@ impl Arena {
 
     #[inline]
     fn write(&mut self, place: u32, class: usize, bytes: &[u8]) {
-        let size = CLASSES[class];
-        let per_slab = SLAB_BYTES / size;
-        let place = place as usize - 1;
-        let start = place % per_slab * size;
-        self.classes[class].slabs[place / per_slab][start..start + bytes.len()].copy_from_slice(bytes);
+        let (slab, start) = slab_of(place as usize - 1, class);
+        self.classes[class].slabs[slab][start..start + bytes.len()].copy_from_slice(bytes);
     }
 }
 

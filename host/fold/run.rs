@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A call is closed when its cells hold this much, so that a batch of large states does not outgrow a module's memory.
 const CALL_STATE_BYTES: usize = 1 << 18;
 /// ... or when its tape has this many operations: what is planned for them then stays in the cache.
-const CALL_OPS: usize = 1 << 11;
+const CALL_OPS: usize = 1 << 12;
 
 /// Why there is no value though the module gave one. Without the size: of two states that are one value, one may be
 /// the shorter.

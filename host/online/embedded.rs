@@ -1,4 +1,4 @@
-//! The online store of a lone process: values in columns by entity number, in memory, rebuilt from the checkpoint.
+//! The online store of a lone process: a row of values for each entity, in memory, rebuilt from the checkpoint.
 
 use super::value;
 use super::{FeatureWrite, NewValue, OnlineBatch, OnlineEntity, OnlineError, OnlineFeature, OnlineRows, OnlineStore};
@@ -27,7 +27,11 @@ struct Table {
     entities: Vec<Entity>,
     clock_us: i64,
     arena: Arena,
-    features: BTreeMap<Digest, Vec<Column>>,
+    features: BTreeMap<Digest, Vec<Output>>,
+    /// By number, `width` words each: first a bit for each output, whether it has a value, then the values. What is
+    /// written at once stands together. A value of no fixed size is a `Slice` of the arena.
+    rows: Vec<u64>,
+    width: usize,
     /// Why a value is missing or null: (feature, number) -> (failed, reason).
     reasons: BTreeMap<(Digest, u32), (bool, Box<str>)>,
 }
@@ -43,11 +47,14 @@ struct Entity {
 
 const NOBODY: Entity = Entity { hash: 0, key: Slice::EMPTY, newest_us: i64::MIN, valid_until_us: i64::MAX };
 
-struct Column {
+/// One output of a feature.
+#[derive(Clone, Copy)]
+struct Output {
     kind: Kind,
-    valid: Vec<bool>,
-    fixed: Vec<u64>,
-    slices: Vec<Slice>,
+    /// Which of the row's outputs it is.
+    place: usize,
+    /// The word of the row that holds it.
+    word: usize,
 }
 
 impl EmbeddedStore {
@@ -63,7 +70,11 @@ impl EmbeddedStore {
             tables.retain(|id, _| layout.tables.iter().any(|table| table.id == *id));
             for table in &layout.tables {
                 if let Some(standing) = tables.get_mut(&table.id) {
-                    standing.features.retain(|id, _| table.features.iter().any(|feature| feature.fingerprint == *id));
+                    let kept = |id: &Digest| table.features.iter().any(|feature| feature.fingerprint == *id);
+                    if !standing.features.keys().all(kept) {
+                        let kinds = standing.kinds().filter(|(id, _)| kept(id)).collect();
+                        standing.lay_out(kinds);
+                    }
                 }
             }
         }
@@ -76,10 +87,14 @@ impl EmbeddedStore {
             for table in &layout.tables {
                 let standing =
                     tables.entry(table.id).or_insert_with(|| Table { clock_us: i64::MIN, ..Table::default() });
+                let mut kinds: BTreeMap<Digest, Vec<Kind>> = standing.kinds().collect();
+                let before = kinds.len();
                 for feature in &table.features {
-                    let column = |kind| Column { kind, valid: Vec::new(), fixed: Vec::new(), slices: Vec::new() };
-                    let columns = || feature.outputs.iter().map(|field| column(field.kind)).collect();
-                    standing.features.entry(feature.fingerprint).or_insert_with(columns);
+                    let outputs = || feature.outputs.iter().map(|field| field.kind).collect();
+                    kinds.entry(feature.fingerprint).or_insert_with(outputs);
+                }
+                if kinds.len() > before {
+                    standing.lay_out(kinds);
                 }
             }
         }
@@ -168,14 +183,11 @@ fn read_feature(fingerprint: &Digest, places: &[(&Table, Option<u32>)]) -> Resul
     };
     let mut feature = OnlineFeature { outputs: Vec::new(), reasons: Vec::new() };
     for output in 0..outputs {
-        let cell = |place: &(&'_ Table, Option<u32>)| -> Option<(u64, Slice)> {
-            let column = place.0.features.get(fingerprint)?.get(output)?;
-            let number = place.1? as usize;
-            let valid = *column.valid.get(number)?;
-            let slice = column.slices.get(number).copied().unwrap_or_default();
-            valid.then(|| (column.fixed.get(number).copied().unwrap_or(0), slice))
+        let cell = |place: &(&'_ Table, Option<u32>)| -> Option<u64> {
+            let output = place.0.features.get(fingerprint)?.get(output)?;
+            place.0.value(place.1?, output)
         };
-        let fixed = || places.iter().map(|place| cell(place).map(|(value, _)| value));
+        let fixed = || places.iter().map(cell);
         let kind = places.first().and_then(|(table, _)| Some(table.features.get(fingerprint)?.get(output)?.kind));
         let array: ArrayRef = match kind {
             None => continue,
@@ -187,7 +199,8 @@ fn read_feature(fingerprint: &Digest, places: &[(&Table, Option<u32>)]) -> Resul
                 Arc::new(times.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
             }
             Some(kind) => {
-                value::column(kind, places.iter().map(|place| cell(place).map(|(_, slice)| place.0.arena.get(slice))))
+                let slice = |place| cell(place).map(|word| Slice::from_bytes(word.to_le_bytes()));
+                value::column(kind, places.iter().map(|place| slice(place).map(|slice| place.0.arena.get(slice))))
             }
         };
         feature.outputs.push(array);
@@ -210,55 +223,53 @@ fn write_feature(
     let unknown = || OnlineError::UnknownFeature(write.fingerprint);
     for (output, array) in write.outputs.iter().enumerate() {
         let kind = Kind::of(array.data_type()).ok_or_else(unknown)?;
-        let bits: Box<dyn Fn(usize) -> u64 + '_> = match kind {
-            Kind::Boolean => {
-                let array = array.as_boolean();
-                Box::new(|row| u64::from(array.value(row)))
-            }
-            Kind::Int64 => {
-                let values = array.as_primitive::<Int64Type>().values();
-                Box::new(|row| values[row] as u64)
-            }
-            Kind::Float64 => {
-                let values = array.as_primitive::<Float64Type>().values();
-                Box::new(|row| values[row].to_bits())
-            }
-            Kind::Timestamp => {
-                let values = array.as_primitive::<TimestampMicrosecondType>().values();
-                Box::new(|row| values[row] as u64)
-            }
-            _ => Box::new(|_| 0),
-        };
-        let mut columns: Vec<Option<(&mut Column, &mut Arena)>> = Vec::with_capacity(tables.len());
-        for table in tables.iter_mut() {
-            columns.push(match table {
+        // By table; all have it at the same place, unless one was made at another time.
+        let mut outputs = Vec::with_capacity(tables.len());
+        for table in tables.iter() {
+            outputs.push(match table {
                 None => None,
                 Some(table) => {
-                    let column = table.features.get_mut(&write.fingerprint).and_then(|all| all.get_mut(output));
-                    Some((column.ok_or_else(unknown)?, &mut table.arena))
+                    let output = table.features.get(&write.fingerprint).and_then(|all| all.get(output));
+                    Some(*output.ok_or_else(unknown)?)
                 }
             });
         }
+        let nulls = array.nulls();
+        let row_of = |new: &NewValue<'_>| match new {
+            NewValue::Row(row, _) if nulls.is_none_or(|nulls| nulls.is_valid(*row as usize)) => Some(*row as usize),
+            _ => None,
+        };
+        let words: &[u64] = match kind {
+            Kind::Int64 => array.as_primitive::<Int64Type>().values().inner().typed_data(),
+            Kind::Float64 => array.as_primitive::<Float64Type>().values().inner().typed_data(),
+            Kind::Timestamp => array.as_primitive::<TimestampMicrosecondType>().values().inner().typed_data(),
+            _ => &[],
+        };
+        let booleans = array.as_boolean_opt();
         let mut text = Vec::new();
         for (position, new) in write.rows {
             let entity = &entities[*position as usize];
-            let Some((column, arena)) = &mut columns[entity.group as usize] else { continue };
-            let number = entity.number as usize;
-            let row = match new {
-                NewValue::Row(row, _) if array.is_valid(*row as usize) => Some(*row as usize),
-                _ => None,
-            };
-            column.reserve(number);
-            column.valid[number] = row.is_some();
-            if value::is_fixed(kind) {
-                column.fixed[number] = row.map_or(0, &bits);
+            let group = entity.group as usize;
+            let (Some(table), Some(output)) = (&mut tables[group], &outputs[group]) else { continue };
+            let row = row_of(new);
+            let start = entity.number as usize * table.width;
+            let own = &mut table.rows[start..start + table.width];
+            let word = if value::is_fixed(kind) {
+                row.map_or(0, |row| match booleans {
+                    Some(booleans) => u64::from(booleans.value(row)),
+                    None => words[row],
+                })
             } else {
                 text.clear();
                 if let Some(row) = row {
                     value::put(kind, array, row, &mut text);
                 }
-                arena.set(&mut column.slices[number], &text);
-            }
+                let mut slice = Slice::from_bytes(own[output.word].to_le_bytes());
+                table.arena.set(&mut slice, &text);
+                u64::from_le_bytes(slice.to_bytes())
+            };
+            own[output.word] = word;
+            set_valid(own, output.place, row.is_some());
         }
     }
     let plain = write.rows.iter().all(|(_, new)| matches!(new, NewValue::Row(_, None)));
@@ -277,9 +288,9 @@ fn write_feature(
                 table.reasons.insert(place, (false, (*reason).into()));
             }
             NewValue::Failed(reason) => {
-                for column in table.features.get_mut(&write.fingerprint).ok_or_else(unknown)? {
-                    column.reserve(entity.number as usize);
-                    column.valid[entity.number as usize] = false;
+                let start = entity.number as usize * table.width;
+                for output in table.features.get(&write.fingerprint).ok_or_else(unknown)? {
+                    set_valid(&mut table.rows[start..start + table.width], output.place, false);
                 }
                 table.reasons.insert(place, (true, (*reason).into()));
             }
@@ -288,20 +299,55 @@ fn write_feature(
     Ok(())
 }
 
-impl Column {
-    fn reserve(&mut self, number: usize) {
-        if self.valid.len() <= number {
-            self.valid.resize(number + 1, false);
-            if value::is_fixed(self.kind) {
-                self.fixed.resize(number + 1, 0);
-            } else {
-                self.slices.resize(number + 1, Slice::default());
-            }
-        }
-    }
+fn set_valid(row: &mut [u64], place: usize, valid: bool) {
+    let (word, bit) = (place / 64, 1 << (place % 64));
+    row[word] = if valid { row[word] | bit } else { row[word] & !bit };
 }
 
 impl Table {
+    fn kinds(&self) -> impl Iterator<Item = (Digest, Vec<Kind>)> + '_ {
+        self.features.iter().map(|(id, outputs)| (*id, outputs.iter().map(|output| output.kind).collect()))
+    }
+
+    /// Makes rows for these features; values of those that stay are kept.
+    fn lay_out(&mut self, kinds: BTreeMap<Digest, Vec<Kind>>) {
+        let bit_words = kinds.values().map(Vec::len).sum::<usize>().div_ceil(64);
+        let mut place = 0;
+        let mut output = |kind: Kind| {
+            place += 1;
+            Output { kind, place: place - 1, word: bit_words + place - 1 }
+        };
+        let features: BTreeMap<Digest, Vec<Output>> =
+            kinds.into_iter().map(|(id, kinds)| (id, kinds.into_iter().map(&mut output).collect())).collect();
+        let width = bit_words + place;
+        let mut rows = vec![0; self.entities.len() * width];
+        for number in 0..self.entities.len() {
+            let own = &mut rows[number * width..(number + 1) * width];
+            for (id, outputs) in &self.features {
+                for (at, old) in outputs.iter().enumerate() {
+                    let word = self.rows[number * self.width + old.word];
+                    match features.get(id).and_then(|outputs| outputs.get(at)) {
+                        Some(new) => {
+                            own[new.word] = word;
+                            set_valid(own, new.place, self.value(number as u32, old).is_some());
+                        }
+                        None if value::is_fixed(old.kind) => {}
+                        None => self.arena.remove(&mut Slice::from_bytes(word.to_le_bytes())),
+                    }
+                }
+            }
+        }
+        self.reasons.retain(|(id, _), _| features.contains_key(id));
+        (self.features, self.rows, self.width) = (features, rows, width);
+    }
+
+    /// The word of an output, if it has a value.
+    #[inline]
+    fn value(&self, number: u32, output: &Output) -> Option<u64> {
+        let row = &self.rows[number as usize * self.width..];
+        (row[output.place / 64] >> (output.place % 64) & 1 == 1).then(|| row[output.word])
+    }
+
     fn find(&self, key: &[u8], hash: u64) -> Option<u32> {
         let same =
             |(other, number): &(u64, u32)| *other == hash && self.arena.get(self.entities[*number as usize].key) == key;
@@ -313,6 +359,7 @@ impl Table {
         let number = entity.number as usize;
         if self.entities.len() <= number {
             self.entities.resize(number + 1, NOBODY);
+            self.rows.resize((number + 1) * self.width, 0);
         }
         let standing = &mut self.entities[number];
         if standing.key == Slice::EMPTY {
@@ -333,16 +380,13 @@ impl Table {
             found.remove();
         }
         self.arena.remove(&mut standing.key);
-        for (fingerprint, columns) in &mut self.features {
-            for column in columns {
-                if let Some(slice) = column.slices.get_mut(number) {
-                    self.arena.remove(slice);
-                }
-                if let Some(valid) = column.valid.get_mut(number) {
-                    *valid = false;
-                }
+        let row = &mut self.rows[number * self.width..(number + 1) * self.width];
+        for (fingerprint, outputs) in &self.features {
+            for output in outputs.iter().filter(|output| !value::is_fixed(output.kind)) {
+                self.arena.remove(&mut Slice::from_bytes(row[output.word].to_le_bytes()));
             }
             self.reasons.remove(&(*fingerprint, entity.number));
         }
+        row.fill(0);
     }
 }

@@ -348,9 +348,7 @@ impl StateSink for IntoGroups<'_> {
         let (number, _) = entities.find_or_insert(key, hash);
         entities.touch(number, newest_us);
         entities.mark_dirty(number);
-        for (feature, cell) in self.features[table].iter().zip(cells) {
-            entities.restore(*feature, number, cell).map_err(|error| BatchError::Fold(error.to_string()))?;
-        }
-        Ok(())
+        let cells = self.features[table].iter().copied().zip(cells.iter().copied());
+        entities.restore(number, cells).map_err(|error| BatchError::Fold(error.to_string()))
     }
 }

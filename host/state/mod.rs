@@ -2,8 +2,11 @@
 
 mod checkpoint;
 mod codec;
+mod heads;
+mod record;
 mod table;
 
 pub use checkpoint::{Barrier, CheckpointError, Checkpoints, FileRange, GroupPart, Manifest, SourceClock, TableRecord};
 pub use codec::{ChangesWriter, CodecError, EntityRecord, GroupChanges, TableChanges};
+pub use heads::Heads;
 pub use table::{EntityNumber, EntityTable};

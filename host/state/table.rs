@@ -1,5 +1,7 @@
 //! The entities of one table in one shard group: keys, newest rows, and a column of cells for each feature.
 
+use super::heads::Heads;
+use super::record::{self, Head, INLINE_BYTES};
 use crate::arena::{Arena, Slice};
 use hashbrown::HashTable;
 use onefold_fold::{DamagedCell, Pending, Window, persist, persist_ordered, restore, restore_ordered};
@@ -12,19 +14,12 @@ pub type EntityNumber = u32;
 #[derive(Clone, Copy)]
 struct Entity {
     hash: u64,
-    /// Empty: the number is free.
-    key: Slice,
+    /// Its key and its cells' heads. Empty: the number is free.
+    record: Slice,
     newest_us: i64,
     /// The instant for which the entity stands in `timers`; `i64::MAX`: in none.
     due_us: i64,
     is_dirty: bool,
-}
-
-/// One feature's state of one entity.
-#[derive(Clone, Copy, Default)]
-struct Cell {
-    head: Slice,
-    tail: Slice,
 }
 
 /// Entities with the state of all features that hang on the same rows and keys.
@@ -40,9 +35,14 @@ pub struct EntityTable {
     /// Their waiting rows, by feature. A cell that has none is not here.
     pending: BTreeMap<(usize, EntityNumber), Pending>,
     pending_bytes: usize,
-    /// Entity by entity, in the order of `windows`.
-    cells: Vec<Cell>,
+    /// For each feature with a window, which of an entity's tails is its own; the others have none.
+    tail_places: Vec<Option<usize>>,
+    /// Entity by entity.
+    tails: Vec<Slice>,
+    tails_each: usize,
     arena: Arena,
+    /// A record that is being put together.
+    scratch: Vec<u8>,
     /// Entities by the instant at which a value of theirs changes by time alone. Instants lie on hops, so there are
     /// few; an entity whose `due_us` says otherwise has moved on.
     timers: BTreeMap<i64, Vec<EntityNumber>>,
@@ -55,7 +55,8 @@ pub struct EntityTable {
 impl EntityTable {
     /// For each feature its window, and whether it takes its rows in order.
     pub fn new(features: impl IntoIterator<Item = (Window, bool)>) -> EntityTable {
-        let (windows, ordered) = features.into_iter().unzip();
+        let (windows, ordered): (Vec<Window>, Vec<bool>) = features.into_iter().unzip();
+        let (tail_places, tails_each) = tail_places(&windows);
         EntityTable {
             index: HashTable::new(),
             entities: Vec::new(),
@@ -64,8 +65,11 @@ impl EntityTable {
             ordered,
             pending: BTreeMap::new(),
             pending_bytes: 0,
-            cells: Vec::new(),
+            tail_places,
+            tails: Vec::new(),
+            tails_each,
             arena: Arena::default(),
+            scratch: Vec::new(),
             timers: BTreeMap::new(),
             dirty: Vec::new(),
             dropped: Vec::new(),
@@ -76,17 +80,31 @@ impl EntityTable {
     /// that it was (none: it is empty
     /// as yet). All entities count as changed, so that the next checkpoint holds the new columns.
     pub fn reshape(mut self, columns: &[(Window, bool, Option<usize>)]) -> EntityTable {
-        let before = self.windows.len();
-        let mut cells = Vec::with_capacity(self.entities.len() * columns.len());
-        for number in 0..self.entities.len() {
-            let old = &mut self.cells[number * before..(number + 1) * before];
-            cells.extend(
-                columns.iter().map(|(.., was)| was.map_or(Cell::default(), |was| std::mem::take(&mut old[was]))),
-            );
-            for dropped in old {
-                self.arena.remove(&mut dropped.head);
-                self.arena.remove(&mut dropped.tail);
+        let windows: Vec<Window> = columns.iter().map(|(window, ..)| *window).collect();
+        let (places, tails_each) = tail_places(&windows);
+        let mut tails = vec![Slice::EMPTY; self.entities.len() * tails_each];
+        let known: Vec<EntityNumber> = self.numbers().collect();
+        for number in known.iter().copied() {
+            for (column, (.., was)) in columns.iter().enumerate() {
+                let was = was.and_then(|was| self.tail_place(was, number));
+                if let (Some(was), Some(place)) = (was, places[column]) {
+                    tails[number as usize * tails_each + place] = std::mem::take(&mut self.tails[was]);
+                }
             }
+            let gone = number as usize * self.tails_each..(number as usize + 1) * self.tails_each;
+            self.tails[gone].iter_mut().for_each(|tail| self.arena.remove(tail));
+            let mut heads = self.heads(number);
+            let kept: Vec<Head> = columns.iter().map(|(.., was)| was.map_or(Head::EMPTY, |was| heads[was])).collect();
+            for (column, head) in heads.iter_mut().enumerate() {
+                let is_kept = columns.iter().any(|(.., was)| *was == Some(column));
+                if let Head::Apart(slice) = head
+                    && !is_kept
+                {
+                    self.arena.remove(slice);
+                }
+            }
+            let bytes = self.record(number).to_vec();
+            self.set_heads(number, &kept, &bytes);
         }
         let mut pending = std::mem::take(&mut self.pending);
         for (column, (.., was)) in columns.iter().enumerate() {
@@ -99,9 +117,7 @@ impl EntityTable {
         }
         self.pending_bytes = self.pending.values().map(Pending::bytes).sum();
         self.ordered = columns.iter().map(|(_, ordered, _)| *ordered).collect();
-        self.windows = columns.iter().map(|(window, ..)| *window).collect();
-        self.cells = cells;
-        let known: Vec<EntityNumber> = self.numbers().collect();
+        (self.windows, self.tails, self.tail_places, self.tails_each) = (windows, tails, places, tails_each);
         known.into_iter().for_each(|number| self.mark_dirty(number));
         self
     }
@@ -131,12 +147,12 @@ impl EntityTable {
 
     /// Whether the number is an entity's now.
     pub fn is_known(&self, number: EntityNumber) -> bool {
-        self.entities.get(number as usize).is_some_and(|entity| entity.key != Slice::EMPTY)
+        self.entities.get(number as usize).is_some_and(|entity| entity.record != Slice::EMPTY)
     }
 
     #[inline]
-    fn cell(&self, column: usize, number: EntityNumber) -> usize {
-        number as usize * self.windows.len() + column
+    fn tail_place(&self, column: usize, number: EntityNumber) -> Option<usize> {
+        self.tail_places[column].map(|place| number as usize * self.tails_each + place)
     }
 
     /// How many entities it holds.
@@ -157,9 +173,34 @@ impl EntityTable {
     #[inline]
     pub fn find(&self, key: &[u8], hash: u64) -> Option<EntityNumber> {
         let EntityTable { index, entities, arena, .. } = self;
-        let same =
-            |(other, number): &(u64, EntityNumber)| *other == hash && arena.get(entities[*number as usize].key) == key;
+        let same = |(other, number): &(u64, EntityNumber)| {
+            *other == hash && record::key(arena.get(entities[*number as usize].record)).0 == key
+        };
         index.find(hash, same).map(|(_, number)| *number)
+    }
+
+    /// The entity that has this hash, most likely the one of the key: for who looks many up and would wait for each.
+    #[inline]
+    pub fn candidate(&self, hash: u64) -> Option<EntityNumber> {
+        self.index.find(hash, |(other, _)| *other == hash).map(|(_, number)| *number)
+    }
+
+    /// Where a candidate's record stands.
+    #[inline]
+    pub fn place(&self, number: EntityNumber) -> Slice {
+        self.entities[number as usize].record
+    }
+
+    /// Reads something of where an entity's tails are, which brings it near.
+    #[inline]
+    pub fn tails_peek(&self, number: EntityNumber) -> bool {
+        self.tails_each > 0 && self.tails[number as usize * self.tails_each] != Slice::EMPTY
+    }
+
+    /// Reads something of a record, which brings it near.
+    #[inline]
+    pub fn peek(&self, record: Slice) -> bool {
+        self.arena.get(record).first().is_some_and(|byte| *byte > 0)
     }
 
     /// The entity of this key, made known if it was not (second: whether it is new).
@@ -172,8 +213,11 @@ impl EntityTable {
     }
 
     fn insert(&mut self, key: &[u8], hash: u64) -> EntityNumber {
-        let mut entity = Entity { hash, key: Slice::EMPTY, newest_us: i64::MIN, due_us: i64::MAX, is_dirty: false };
-        self.arena.set(&mut entity.key, key);
+        let mut entity = Entity { hash, record: Slice::EMPTY, newest_us: i64::MIN, due_us: i64::MAX, is_dirty: false };
+        self.scratch.clear();
+        record::put_key(&mut self.scratch, key);
+        self.scratch.resize(self.scratch.len() + self.windows.len(), 0);
+        self.arena.set(&mut entity.record, &self.scratch);
         let number = match self.free.pop() {
             Some(number) => {
                 // It may stand in `dirty` still.
@@ -183,7 +227,7 @@ impl EntityTable {
             }
             None => {
                 self.entities.push(entity);
-                self.cells.resize(self.entities.len() * self.windows.len(), Cell::default());
+                self.tails.resize(self.entities.len() * self.tails_each, Slice::EMPTY);
                 self.entities.len() as u32 - 1
             }
         };
@@ -193,20 +237,22 @@ impl EntityTable {
 
     /// Forgets the entity: its key, its cells and its timer.
     pub fn drop_entity(&mut self, number: EntityNumber) {
+        self.dropped.push(self.key(number).to_vec());
+        for mut head in self.heads(number) {
+            if let Head::Apart(slice) = &mut head {
+                self.arena.remove(slice);
+            }
+        }
         let entity = &mut self.entities[number as usize];
-        self.dropped.push(self.arena.get(entity.key).to_vec());
         if let Ok(entry) = self.index.find_entry(entity.hash, |(_, other)| *other == number) {
             entry.remove();
         }
-        self.arena.remove(&mut entity.key);
+        self.arena.remove(&mut entity.record);
         entity.due_us = i64::MAX;
         entity.newest_us = i64::MIN;
-        let columns = self.windows.len();
-        for cell in &mut self.cells[number as usize * columns..(number as usize + 1) * columns] {
-            self.arena.remove(&mut cell.head);
-            self.arena.remove(&mut cell.tail);
-        }
-        for column in (0..columns).filter(|column| self.ordered[*column]) {
+        let tails = number as usize * self.tails_each..(number as usize + 1) * self.tails_each;
+        self.tails[tails].iter_mut().for_each(|tail| self.arena.remove(tail));
+        for column in (0..self.windows.len()).filter(|column| self.ordered[*column]) {
             if let Some(gone) = self.pending.remove(&(column, number)) {
                 self.pending_bytes -= gone.bytes();
             }
@@ -215,7 +261,45 @@ impl EntityTable {
     }
 
     pub fn key(&self, number: EntityNumber) -> &[u8] {
-        self.arena.get(self.entities[number as usize].key)
+        record::key(self.record(number)).0
+    }
+
+    #[inline]
+    pub(super) fn record(&self, number: EntityNumber) -> &[u8] {
+        self.arena.get(self.entities[number as usize].record)
+    }
+
+    #[inline]
+    pub(super) fn string(&self, slice: Slice) -> &[u8] {
+        self.arena.get(slice)
+    }
+
+    #[inline]
+    pub(super) fn set_string(&mut self, slice: &mut Slice, bytes: &[u8]) {
+        self.arena.set(slice, bytes);
+    }
+
+    fn heads(&self, number: EntityNumber) -> Vec<Head> {
+        let record = self.record(number);
+        let (_, mut at) = record::key(record);
+        (0..self.windows.len()).map(|_| record::head(record, &mut at)).collect()
+    }
+
+    /// Sets all heads of an entity: those that are inline stand in `bytes`.
+    #[inline]
+    pub(super) fn set_heads(&mut self, number: EntityNumber, heads: &[Head], bytes: &[u8]) {
+        let EntityTable { scratch, arena, entities, .. } = self;
+        let slice = &mut entities[number as usize].record;
+        scratch.clear();
+        let record = arena.get(*slice);
+        scratch.extend_from_slice(&record[..record::key(record).1]);
+        for head in heads {
+            match *head {
+                Head::Inline { start, len } => record::put_inline(scratch, &bytes[start..start + len as usize]),
+                Head::Apart(slice) => record::put_apart(scratch, slice),
+            }
+        }
+        arena.set(slice, scratch);
     }
 
     /// Event time of the entity's newest row.
@@ -241,25 +325,43 @@ impl EntityTable {
         }
     }
 
-    #[inline]
+    /// The head of a cell; empty before its first row.
     pub fn head(&self, column: usize, number: EntityNumber) -> &[u8] {
-        self.arena.get(self.cells[self.cell(column, number)].head)
+        let record = self.record(number);
+        let (_, mut at) = record::key(record);
+        (0..column).for_each(|_| _ = record::head(record, &mut at));
+        match record::head(record, &mut at) {
+            Head::Inline { start, len } => &record[start..start + len as usize],
+            Head::Apart(slice) => self.arena.get(slice),
+        }
     }
 
     #[inline]
     pub fn tail(&self, column: usize, number: EntityNumber) -> &[u8] {
-        self.arena.get(self.cells[self.cell(column, number)].tail)
+        self.tail_place(column, number).map_or(&[], |place| self.arena.get(self.tails[place]))
     }
 
-    #[inline]
+    /// Sets one head of an entity. Where many are set, [`Heads`](super::Heads) is the way.
     pub fn set_head(&mut self, column: usize, number: EntityNumber, bytes: &[u8]) {
-        let cell = self.cell(column, number);
-        self.arena.set(&mut self.cells[cell].head, bytes);
+        let mut heads = self.heads(number);
+        let mut all = self.record(number).to_vec();
+        let mut apart = match heads[column] {
+            Head::Apart(slice) => slice,
+            Head::Inline { .. } => Slice::EMPTY,
+        };
+        self.arena.set(&mut apart, if bytes.len() > INLINE_BYTES { bytes } else { &[] });
+        heads[column] = match bytes.len() > INLINE_BYTES {
+            true => Head::Apart(apart),
+            false => Head::Inline { start: all.len(), len: bytes.len() as u32 },
+        };
+        all.extend_from_slice(bytes);
+        self.set_heads(number, &heads, &all);
     }
 
     pub fn set_tail(&mut self, column: usize, number: EntityNumber, bytes: &[u8]) {
-        let cell = self.cell(column, number);
-        self.arena.set(&mut self.cells[cell].tail, bytes);
+        if let Some(place) = self.tail_place(column, number) {
+            self.arena.set(&mut self.tails[place], bytes);
+        }
     }
 
     /// The waiting rows of an ordered feature; none where no row waits.
@@ -337,7 +439,7 @@ impl EntityTable {
         for number in &changed {
             self.entities[*number as usize].is_dirty = false;
         }
-        changed.retain(|number| self.entities[*number as usize].key != Slice::EMPTY);
+        changed.retain(|number| self.entities[*number as usize].record != Slice::EMPTY);
         (std::mem::take(&mut self.dropped), changed)
     }
 
@@ -353,18 +455,42 @@ impl EntityTable {
         }
     }
 
-    /// Sets a cell from its persisted form.
-    pub fn restore(&mut self, column: usize, number: EntityNumber, persisted: &[u8]) -> Result<(), DamagedCell> {
+    /// Sets cells of an entity (feature, persisted form).
+    pub fn restore<'a>(
+        &mut self,
+        number: EntityNumber,
+        cells: impl Iterator<Item = (usize, &'a [u8])>,
+    ) -> Result<(), DamagedCell> {
+        let mut heads = Heads::default();
+        heads.clear(self.windows.len());
+        heads.load(self, number);
         let (mut head, mut tail) = (Vec::new(), Vec::new());
-        match self.ordered[column] {
-            true => {
+        for (column, persisted) in cells {
+            head.clear();
+            tail.clear();
+            if self.ordered[column] {
                 let restored = restore_ordered(&self.windows[column], persisted, &mut head, &mut tail)?;
                 self.edit_pending(column, number, |pending| *pending = restored);
+            } else {
+                restore(&self.windows[column], persisted, &mut head, &mut tail)?;
             }
-            false => restore(&self.windows[column], persisted, &mut head, &mut tail)?,
+            heads.set(self, 0, column, &head);
+            self.set_tail(column, number, &tail);
         }
-        self.set_head(column, number, &head);
-        self.set_tail(column, number, &tail);
+        heads.store(self, 0, number);
         Ok(())
     }
+}
+
+/// For each feature which of an entity's tails is its own, and how many an entity has.
+fn tail_places(windows: &[Window]) -> (Vec<Option<usize>>, usize) {
+    let mut tails = 0;
+    let mut place = |window: &Window| match window {
+        Window::Unbounded => None,
+        _ => {
+            tails += 1;
+            Some(tails - 1)
+        }
+    };
+    (windows.iter().map(&mut place).collect(), tails)
 }

@@ -5,8 +5,9 @@
 //! of a copy (the encoded state is that copy: what is not kept is gone after the call). The settle point moves at a
 //! barrier alone, and the rows that it passes are folded into the cell there.
 
-use super::fold_table::{FoldTableError, GroupTables, Touched, Value};
+use super::fold_table::{FoldTableError, Value};
 use super::router::Places;
+use super::touched::{GroupTables, Touched};
 use crate::define::duration_text;
 use crate::rows::{RowBatch, TableFeature, instant};
 use crate::state::EntityNumber;
@@ -69,11 +70,12 @@ struct Ran {
 }
 
 impl OrderedFold<'_, '_> {
-    /// Lets the rows of a batch wait in their entities; those at or before the settle point of their group are refused
-    /// as late. Returns for each touched entity whether a row of it was taken.
+    /// Lets the rows of a part of a batch's entities wait; those at or before the settle point of their group are
+    /// refused as late. Returns for each entity of the part whether a row of it was taken.
     pub fn take(
         &mut self,
         touched: &Touched,
+        part: Range<usize>,
         batch: &RowBatch,
         taking_part: Option<&BooleanBuffer>,
         places: &Places,
@@ -82,13 +84,13 @@ impl OrderedFold<'_, '_> {
         let order = RowOrder::of(&batch.inputs_of(&self.spec.inputs, false)).ok_or(DamagedCell { at: 0 });
         let order = order.map_err(JobError::from)?;
         let allowed_us = self.spec.allowed_lateness_us.unwrap_or(0);
-        let mut taken = vec![false; touched.len()];
+        let mut taken = vec![false; part.len()];
         let mut bytes = Vec::new();
-        for (entity, taken) in taken.iter_mut().enumerate() {
+        for (entity, taken) in part.zip(&mut taken) {
             let group = touched.groups[entity];
             let Some(table) = &mut self.tables[group as usize] else { continue };
             let settled_us = settle_point(settled_us.get(&group).copied(), allowed_us);
-            for row in &touched.rows[touched.starts[entity] as usize..touched.starts[entity + 1] as usize] {
+            for row in touched.rows_of(entity) {
                 let at = *row as usize;
                 if taking_part.is_some_and(|bits| !bits.value(at)) {
                     continue;

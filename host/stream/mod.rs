@@ -10,15 +10,17 @@ mod router;
 mod runtime;
 mod status;
 mod steps;
+mod touched;
 mod worker;
 
 pub use compiled::{CompileError, Compiled};
 pub use fold_ordered::OrderedRefusal;
-pub use fold_table::{FeatureRefusal, FoldTableError, GroupTables, Ordered, Refused, TableFold, Touched, fold_touched};
+pub use fold_table::{FeatureRefusal, FoldTableError, Ordered, Refused, TableFold, fold_touched};
 pub use judge::judge;
 pub use letter::{Letter, Reason, RefusedBy, load as load_letters, publish_late, store as store_letters};
 pub use router::{Bounds, Places, RouteError, Routed, RoutedTable, Router};
 pub use runtime::{Stopped, Stream, StreamError, StreamParts, StreamSettings, Watch};
 pub use status::{SourceStatus, StreamStatus, TableStatus};
 pub use steps::{Lap, Step, Steps};
+pub use touched::{GroupTables, NewRows, Touched};
 pub use worker::{GroupState, Worker, clocks_of, split_groups, table_records};

@@ -2,10 +2,11 @@
 
 use super::compiled::Compiled;
 use super::fold_ordered::{Asked, OrderedFold, OrderedRefusal, settle_point};
-use super::fold_table::{FoldTableError, GroupTables, Ordered, TableFold, Touched, fold_touched};
+use super::fold_table::{FoldTableError, Ordered, TableFold, fold_touched};
 use super::letter::{self, Letter, Reason, RefusedBy};
 use super::router::{Places, Routed, Router};
 use super::steps::{Step, Steps};
+use super::touched::{GroupTables, NewRows, Touched};
 use crate::define::Digest;
 use crate::online::{OnlineEntity, OnlineStore};
 use crate::route::hash;
@@ -68,11 +69,8 @@ impl GroupState {
             for record in &table.entities {
                 let (number, _) = entities.find_or_insert(&record.key, hash(&record.key));
                 entities.touch(number, record.newest_us);
-                for (cell, column) in record.cells.iter().zip(&columns) {
-                    if let Some(column) = column {
-                        entities.restore(*column, number, cell)?;
-                    }
-                }
+                let cells = record.cells.iter().zip(&columns);
+                entities.restore(number, cells.filter_map(|(cell, column)| Some(((*column)?, &cell[..]))))?;
             }
         }
         for table in &mut state.tables {
@@ -196,12 +194,20 @@ impl Worker {
             }
             let settled_us = self.settled_us(table);
             let mut tables = tables_of(&mut self.groups, table);
-            let clock_us = self.clocks_us[table];
-            self.touched.of_rows(&mut tables, self.compiled.groups, batch, &routed_table.keys, rows, |_| clock_us);
+            self.touched.of_rows(&routed_table.keys, rows);
             lap.end(Step::Group);
-            let ordered = Ordered { places, settled_us: &settled_us, gathers: self.gathers };
-            let fold =
-                TableFold { layout, jobs: &mut self.jobs[table], features, online: self.online.as_ref(), ordered };
+            let fold = TableFold {
+                layout,
+                jobs: &mut self.jobs[table],
+                features,
+                online: self.online.as_ref(),
+                ordered: Ordered { places, settled_us: &settled_us, gathers: self.gathers },
+                new_rows: Some(NewRows {
+                    keys: &routed_table.keys,
+                    groups: self.compiled.groups,
+                    clock_us: self.clocks_us[table],
+                }),
+            };
             let refused = fold_touched(fold, &mut tables, &mut self.touched, batch, &mut lap)?;
             for refusal in refused.rows {
                 let record = batch.records[refusal.row as usize];
@@ -404,6 +410,7 @@ impl Worker {
             features: &self.features[table],
             online: self.online.as_ref(),
             ordered: Ordered { places: &places, settled_us: &settled_us, gathers: self.gathers },
+            new_rows: None,
         };
         let refused = fold_touched(fold, &mut tables, &mut self.touched, &self.empty[table], &mut lap)?;
         self.told(table, refused.ordered);

@@ -92,6 +92,10 @@ impl<'a> Reader<'a> {
     /// A varint of at most 64 bits, in its shortest form.
     #[inline]
     pub fn varint(&mut self) -> Result<u64, Malformed> {
+        if let [byte @ 0..0x80, rest @ ..] = self.rest {
+            self.rest = rest;
+            return Ok(u64::from(*byte));
+        }
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -108,7 +112,14 @@ impl<'a> Reader<'a> {
     }
 
     /// A varint of at most 128 bits, in its shortest form.
+    #[inline]
     pub fn varint_128(&mut self) -> Result<u128, Malformed> {
+        // Nine bytes are 63 bits: most numbers end there, and arithmetic of 128 bits is slow in Wasm.
+        let is_short = self.rest.iter().take(9).any(|byte| byte & 0x80 == 0);
+        if is_short { self.varint().map(u128::from) } else { self.long_varint() }
+    }
+
+    fn long_varint(&mut self) -> Result<u128, Malformed> {
         let mut value = 0u128;
         for shift in (0..128).step_by(7) {
             let byte = self.byte()?;
@@ -147,7 +158,11 @@ pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 }
 
 /// Appends a varint of up to 128 bits.
+#[inline]
 pub fn put_varint_128(out: &mut Vec<u8>, mut value: u128) {
+    if let Ok(value) = u64::try_from(value) {
+        return put_varint(out, value);
+    }
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;

@@ -225,9 +225,8 @@ fn place(limbs: &mut [u64], bytes: &[u8], from_bit: usize, negative: bool) {
     for (at, chunk) in bytes.chunks(8).enumerate() {
         let mut word = [0; 8];
         word.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
-        let word = u128::from(u64::from_le_bytes(word)) << (from_bit % 64);
         let limb = from_bit / 64 + at;
-        for (limb, part) in limbs.iter_mut().skip(limb).zip([word as u64, (word >> 64) as u64]) {
+        for (limb, part) in limbs.iter_mut().skip(limb).zip(shifted(u64::from_le_bytes(word), from_bit % 64)) {
             *limb |= part;
         }
     }
@@ -240,8 +239,15 @@ fn place(limbs: &mut [u64], bytes: &[u8], from_bit: usize, negative: bool) {
 #[inline]
 fn bits_from(limbs: &[u64], bit: usize) -> u64 {
     let at = |index: usize| limbs.get(index).copied().unwrap_or(0);
-    let both = u128::from(at(bit / 64 + 1)) << 64 | u128::from(at(bit / 64));
-    (both >> (bit % 64)) as u64
+    let (low, high, shift) = (at(bit / 64), at(bit / 64 + 1), bit % 64);
+    // In two steps: by 64 a number cannot be shifted.
+    low >> shift | high << (63 - shift) << 1
+}
+
+/// A number shifted left by less than 64, as two limbs. In Wasm a shift of 128 bits is a call.
+#[inline]
+fn shifted(value: u64, bits: usize) -> [u64; 2] {
+    [value << bits, value >> (63 - bits) >> 1]
 }
 
 /// `limbs * 2^unit` as the nearest float64, ties to even; infinite when it is too large.
@@ -332,8 +338,7 @@ impl FloatSum {
         }
         let (mantissa, power) = parts(value);
         if mantissa != 0 {
-            let shifted = u128::from(mantissa) << (power % 64);
-            self.sum.add([shifted as u64, (shifted >> 64) as u64], power / 64, value < 0.0);
+            self.sum.add(shifted(mantissa, power % 64), power / 64, value < 0.0);
         }
     }
 
@@ -387,8 +392,7 @@ impl Moments {
         if mantissa == 0 {
             return;
         }
-        let shifted = u128::from(mantissa) << (power % 64);
-        self.sum.add([shifted as u64, (shifted >> 64) as u64], power / 64, value < 0.0);
+        self.sum.add(shifted(mantissa, power % 64), power / 64, value < 0.0);
         let square = u128::from(mantissa) * u128::from(mantissa);
         let bits = power * 2 % 64;
         let low = square << bits;

@@ -1,7 +1,7 @@
 //! first_n, last_n, last_n_sum, last_n_mean: the n first or last values that are not null, in canonical order.
 
 use crate::exact::FloatSum;
-use crate::inputs;
+use crate::{few, inputs, plain};
 use onefold_udf::column::{AnyColumn, Column, all};
 use onefold_udf::fold::Fold;
 use onefold_udf::output::Builder;
@@ -36,8 +36,9 @@ several!(LastN, "last_n", true, List, "The last n values that are not null, in c
 several!(LastNSum, "last_n_sum", true, Sum, "The exact sum of the last n values that are not null");
 several!(LastNMean, "last_n_mean", true, Mean, "The mean of the last n values that are not null");
 
+/// What is made of the values.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Gives {
+pub enum Gives {
     List,
     Sum,
     Mean,
@@ -57,8 +58,13 @@ fn prepare(udf: &str, last: bool, gives: Gives, text: &str, inputs: &[Field]) ->
             Kind::Float64
         }
     };
-    let fold = Ends { kinds: [kind, Kind::Timestamp], n, last, gives };
-    Ok(Prepared::fold(fold, vec![Field::new("value", output)]).event_time())
+    let kinds = [kind, Kind::Timestamp];
+    let outputs = vec![Field::new("value", output)];
+    let prepared = match plain::is_plain(kind) && n <= few::MOST {
+        true => Prepared::fold(few::FewEnds { kinds, n, last, gives }, outputs),
+        false => Prepared::fold(Ends { kinds, n, last, gives }, outputs),
+    };
+    Ok(prepared.event_time())
 }
 
 struct Ends {

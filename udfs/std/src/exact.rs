@@ -64,7 +64,20 @@ impl<const N: usize> Exact<N> {
     }
 
     /// Adds another sum.
+    #[inline]
     pub fn merge(&mut self, other: &Exact<N>) {
+        // Sums of like values begin at the same limb.
+        if let (Some(base), None, None) = (other.base, &self.all, &other.all)
+            && *self.base.get_or_insert(base) == base
+            && let Some(sum) = plus_window(&self.window, &other.window)
+        {
+            self.window = sum;
+            return;
+        }
+        self.merge_at_another_limb(other);
+    }
+
+    fn merge_at_another_limb(&mut self, other: &Exact<N>) {
         other.with_magnitude(|limbs, limb, negative| {
             if limbs.is_empty() {
                 return;
@@ -128,6 +141,21 @@ fn plus<const N: usize, const P: usize>(
         carry = first | second;
     }
     let (before, added, after) = (window[N - 1], addend[N - 1] ^ mask, sum[N - 1]);
+    (((before ^ after) & (added ^ after)) >> 63 == 0).then_some(sum)
+}
+
+/// The sum of two windows at the same limb. None on overflow.
+#[inline]
+fn plus_window<const N: usize>(left: &[u64; N], right: &[u64; N]) -> Option<[u64; N]> {
+    let mut sum = [0; N];
+    let mut carry = false;
+    for ((to, left), right) in sum.iter_mut().zip(left).zip(right) {
+        let (value, first) = left.overflowing_add(*right);
+        let (value, second) = value.overflowing_add(u64::from(carry));
+        *to = value;
+        carry = first | second;
+    }
+    let (before, added, after) = (left[N - 1], right[N - 1], sum[N - 1]);
     (((before ^ after) & (added ^ after)) >> 63 == 0).then_some(sum)
 }
 
@@ -208,7 +236,11 @@ impl<const N: usize> State for Exact<N> {
         let negative = header & 1 == 1;
         let base = (shift / 64).saturating_sub(1);
         let mut sum = Exact::default();
-        if shift - base * 64 + length * 8 < N * 64 {
+        if length <= 8 && shift - base * 64 + 64 < N * 64 {
+            sum.base = Some(base as u16);
+            let word = bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+            place_word(&mut sum.window, word, shift - base * 64, negative);
+        } else if shift - base * 64 + length * 8 < N * 64 {
             sum.base = Some(base as u16);
             place(&mut sum.window, bytes, shift - base * 64, negative);
         } else {
@@ -229,6 +261,19 @@ fn place(limbs: &mut [u64], bytes: &[u8], from_bit: usize, negative: bool) {
         for (limb, part) in limbs.iter_mut().skip(limb).zip(shifted(u64::from_le_bytes(word), from_bit % 64)) {
             *limb |= part;
         }
+    }
+    if negative {
+        negate(limbs);
+    }
+}
+
+/// `place` of one word, which is what most sums are.
+#[inline]
+fn place_word<const N: usize>(limbs: &mut [u64; N], word: u64, from_bit: usize, negative: bool) {
+    let (at, parts) = (from_bit / 64, shifted(word, from_bit % 64));
+    for (index, limb) in limbs.iter_mut().enumerate() {
+        let select = |(offset, part): (usize, &u64)| part & u64::from(index == at + offset).wrapping_neg();
+        *limb = parts.iter().enumerate().map(select).fold(0, std::ops::BitOr::bitor);
     }
     if negative {
         negate(limbs);

@@ -10,7 +10,7 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Ar
 use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
 use hashbrown::HashTable;
 use onefold_fold::Kind;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// One lock a group, taken once a batch by the group's only writer, so lookups never wait longer than a batch's write.
@@ -109,11 +109,20 @@ impl EmbeddedStore {
     }
 }
 
+/// Each group once, in the one order in which every reader and writer locks them: in two orders, two would wait for
+/// each other for ever.
+fn ascending(groups: impl Iterator<Item = u32>) -> BTreeSet<u32> {
+    groups.collect()
+}
+
 impl OnlineStore for EmbeddedStore {
     fn write(&self, batch: &OnlineBatch<'_>) -> Result<(), OnlineError> {
         let mut guards: Vec<Option<RwLockWriteGuard<'_, _>>> = self.shards.all().map(|_| None).collect();
+        for group in ascending(batch.entities.iter().map(|entity| entity.group)) {
+            guards[group as usize] = Some(self.write_lock(group));
+        }
         for entity in batch.entities {
-            let guard = guards[entity.group as usize].get_or_insert_with(|| self.write_lock(entity.group));
+            let Some(guard) = &mut guards[entity.group as usize] else { continue };
             let table = guard.get_mut(&batch.table).ok_or(OnlineError::UnknownTable(batch.table))?;
             table.place(entity);
         }
@@ -144,9 +153,8 @@ impl OnlineStore for EmbeddedStore {
 
     fn read(&self, table: &Digest, fingerprints: &[Digest], keys: &Keys) -> Result<OnlineRows, OnlineError> {
         let mut guards: Vec<Option<RwLockReadGuard<'_, _>>> = self.shards.all().map(|_| None).collect();
-        for row in 0..keys.len() {
-            let group = self.shards.of(keys.hash(row));
-            guards[group as usize].get_or_insert_with(|| self.read_lock(group));
+        for group in ascending((0..keys.len()).map(|row| self.shards.of(keys.hash(row)))) {
+            guards[group as usize] = Some(self.read_lock(group));
         }
         let mut places = Vec::with_capacity(keys.len());
         for row in 0..keys.len() {

@@ -310,7 +310,8 @@ impl Built {
                 }
                 tables.push(table);
             }
-            groups.push(GroupState { tables, ..built });
+            built.tables = tables;
+            groups.push(built);
         }
         let fresh = missing.iter().map(|missing| !missing.is_empty()).collect();
         Joined { project, compiled, groups, fresh, letters: self.letters }
@@ -346,8 +347,8 @@ impl StateSink for IntoGroups<'_> {
         let hash = hash(key);
         let entities = &mut self.groups[self.compiled.groups.of(hash) as usize].tables[table];
         let (number, _) = entities.find_or_insert(key, hash);
-        entities.touch(number, newest_us);
         entities.mark_dirty(number);
+        entities.touch(number, newest_us);
         let cells = self.features[table].iter().copied().zip(cells.iter().copied());
         entities.restore(number, cells).map_err(|error| BatchError::Fold(error.to_string()))
     }

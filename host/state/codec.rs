@@ -5,7 +5,7 @@
 //! u32 length and bytes, number of entities (u32), each a key, i64 newest row, and for each feature a u32 length and
 //! the persisted cell.
 
-use super::table::EntityTable;
+use super::table::{EntityNumber, EntityTable};
 use crate::define::Digest;
 use onefold_fold::DamagedCell;
 
@@ -51,34 +51,13 @@ impl Default for ChangesWriter {
 }
 
 impl ChangesWriter {
-    /// Adds what changed in a table since the last time, or all of it.
-    pub fn table(
-        &mut self,
-        id: Digest,
-        fingerprints: &[Digest],
-        table: &mut EntityTable,
-        full: bool,
-    ) -> Result<(), DamagedCell> {
-        let (dropped, changed) = table.take_changes();
-        let (dropped, changed) = match full {
-            true => (Vec::new(), table.numbers().collect()),
-            false => (dropped, changed),
-        };
-        if dropped.is_empty() && changed.is_empty() && !full {
-            return Ok(());
-        }
-        let keys: Vec<&[u8]> = dropped.iter().map(Vec::as_slice).collect();
-        self.header(id, fingerprints, &keys, changed.len());
-        for number in changed {
-            self.block(table.key(number));
-            self.bytes.extend_from_slice(&table.newest_us(number).to_le_bytes());
-            for column in 0..fingerprints.len() {
-                let start = self.bytes.len();
-                self.number(0);
-                table.persist(column, number, &mut self.bytes)?;
-                let length = (self.bytes.len() - start - 4) as u32;
-                self.bytes[start..start + 4].copy_from_slice(&length.to_le_bytes());
-            }
+    /// Adds what was frozen of a table and is encoded by now.
+    pub fn table(&mut self, id: Digest, fingerprints: &[Digest], table: &mut EntityTable) -> Result<(), DamagedCell> {
+        let Some(frozen) = table.take_frozen()? else { return Ok(()) };
+        let keys: Vec<&[u8]> = frozen.dropped.iter().map(Vec::as_slice).collect();
+        if frozen.is_full() || !keys.is_empty() || frozen.count > 0 {
+            self.header(id, fingerprints, &keys, frozen.count);
+            self.bytes.extend_from_slice(&frozen.bytes);
         }
         Ok(())
     }
@@ -121,6 +100,22 @@ impl ChangesWriter {
         self.bytes.extend_from_slice(&checksum.to_le_bytes());
         self.bytes
     }
+}
+
+/// Appends an entity of a table, with the persisted form of its cells.
+pub(super) fn put_entity(table: &EntityTable, number: EntityNumber, out: &mut Vec<u8>) -> Result<(), DamagedCell> {
+    let key = table.key(number);
+    out.extend_from_slice(&(key.len() as u32).to_le_bytes());
+    out.extend_from_slice(key);
+    out.extend_from_slice(&table.newest_us(number).to_le_bytes());
+    for column in 0..table.windows.len() {
+        let start = out.len();
+        out.extend_from_slice(&[0; 4]);
+        table.persist(column, number, out)?;
+        let length = (out.len() - start - 4) as u32;
+        out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+    }
+    Ok(())
 }
 
 impl GroupChanges {

@@ -25,7 +25,9 @@ impl Heads {
 
     /// Adds an entity's heads; the first is entity 0.
     #[inline]
-    pub fn load(&mut self, table: &EntityTable, number: EntityNumber) {
+    pub fn load(&mut self, table: &mut EntityTable, number: EntityNumber) {
+        // What is loaded is about to be set.
+        table.thaw(number);
         let record = table.record(number);
         let (_, from) = record::key(record);
         let mut at = self.bytes.len();

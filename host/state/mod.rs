@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod codec;
+mod frozen;
 mod heads;
 mod record;
 mod table;

@@ -1,5 +1,6 @@
 //! The entities of one table in one shard group: keys, newest rows, and a column of cells for each feature.
 
+use super::frozen::Frozen;
 use super::heads::Heads;
 use super::record::{self, Head, INLINE_BYTES};
 use crate::arena::{Arena, Slice};
@@ -12,24 +13,26 @@ pub type EntityNumber = u32;
 
 /// One entity. What is read and written together stands together: one line of the cache.
 #[derive(Clone, Copy)]
-struct Entity {
+pub(super) struct Entity {
     hash: u64,
     /// Its key and its cells' heads. Empty: the number is free.
-    record: Slice,
+    pub(super) record: Slice,
     newest_us: i64,
     /// The instant for which the entity stands in `timers`; `i64::MAX`: in none.
     due_us: i64,
-    is_dirty: bool,
+    /// The epoch in which it changed last, and the one whose changes it is encoded in; 0: none.
+    pub(super) changed: u32,
+    pub(super) encoded: u32,
 }
 
 /// Entities with the state of all features that hang on the same rows and keys.
 pub struct EntityTable {
     /// Hash and number: a probe of another key's entry stays within the index.
     index: HashTable<(u64, EntityNumber)>,
-    entities: Vec<Entity>,
+    pub(super) entities: Vec<Entity>,
     free: Vec<EntityNumber>,
     /// One for each feature.
-    windows: Vec<Window>,
+    pub(super) windows: Vec<Window>,
     /// Which features take their rows in order.
     ordered: Vec<bool>,
     /// Their waiting rows, by feature. A cell that has none is not here.
@@ -46,10 +49,14 @@ pub struct EntityTable {
     /// Entities by the instant at which a value of theirs changes by time alone. Instants lie on hops, so there are
     /// few; an entity whose `due_us` says otherwise has moved on.
     timers: BTreeMap<i64, Vec<EntityNumber>>,
-    /// Entities changed since the last checkpoint, each once.
-    dirty: Vec<EntityNumber>,
-    /// Keys dropped since the last checkpoint.
-    dropped: Vec<Vec<u8>>,
+    /// From one checkpoint to the next; counts from 1.
+    pub(super) epoch: u32,
+    /// Entities changed in this epoch, each once.
+    pub(super) dirty: Vec<EntityNumber>,
+    /// Keys dropped in this epoch.
+    pub(super) dropped: Vec<Vec<u8>>,
+    /// What is being encoded of the epoch before.
+    pub(super) frozen: Option<Frozen>,
 }
 
 impl EntityTable {
@@ -71,8 +78,10 @@ impl EntityTable {
             arena: Arena::default(),
             scratch: Vec::new(),
             timers: BTreeMap::new(),
+            epoch: 1,
             dirty: Vec::new(),
             dropped: Vec::new(),
+            frozen: None,
         }
     }
 
@@ -132,8 +141,8 @@ impl EntityTable {
                 None if grown => self.insert(other.key(number), hash),
                 None => continue,
             };
-            self.touch(own, other.newest_us(number));
             self.mark_dirty(own);
+            self.touch(own, other.newest_us(number));
             for column in columns {
                 self.set_head(*column, own, other.head(*column, number));
                 self.set_tail(*column, own, other.tail(*column, number));
@@ -213,7 +222,9 @@ impl EntityTable {
     }
 
     fn insert(&mut self, key: &[u8], hash: u64) -> EntityNumber {
-        let mut entity = Entity { hash, record: Slice::EMPTY, newest_us: i64::MIN, due_us: i64::MAX, is_dirty: false };
+        let encoded = self.frozen.as_ref().map_or(0, |frozen| frozen.epoch);
+        let record = Slice::EMPTY;
+        let mut entity = Entity { hash, record, newest_us: i64::MIN, due_us: i64::MAX, changed: 0, encoded };
         self.scratch.clear();
         record::put_key(&mut self.scratch, key);
         self.scratch.resize(self.scratch.len() + self.windows.len(), 0);
@@ -221,7 +232,7 @@ impl EntityTable {
         let number = match self.free.pop() {
             Some(number) => {
                 // It may stand in `dirty` still.
-                entity.is_dirty = self.entities[number as usize].is_dirty;
+                entity.changed = self.entities[number as usize].changed;
                 self.entities[number as usize] = entity;
                 number
             }
@@ -237,6 +248,7 @@ impl EntityTable {
 
     /// Forgets the entity: its key, its cells and its timer.
     pub fn drop_entity(&mut self, number: EntityNumber) {
+        self.thaw(number);
         self.dropped.push(self.key(number).to_vec());
         for mut head in self.heads(number) {
             if let Head::Apart(slice) = &mut head {
@@ -308,19 +320,19 @@ impl EntityTable {
         self.entities[number as usize].newest_us
     }
 
-    /// Takes note of a row of the entity.
+    /// Takes note of a row of the entity, behind `mark_dirty`.
     #[inline]
     pub fn touch(&mut self, number: EntityNumber, event_time_us: i64) {
         let newest = &mut self.entities[number as usize].newest_us;
         *newest = (*newest).max(event_time_us);
     }
 
-    /// Marks the entity as changed since the last checkpoint.
+    /// Marks the entity as changed since the last checkpoint, before it is changed.
     #[inline]
     pub fn mark_dirty(&mut self, number: EntityNumber) {
-        let flag = &mut self.entities[number as usize].is_dirty;
-        if !*flag {
-            *flag = true;
+        if self.entities[number as usize].changed != self.epoch {
+            self.thaw(number);
+            self.entities[number as usize].changed = self.epoch;
             self.dirty.push(number);
         }
     }
@@ -343,6 +355,7 @@ impl EntityTable {
 
     /// Sets one head of an entity. Where many are set, [`Heads`](super::Heads) is the way.
     pub fn set_head(&mut self, column: usize, number: EntityNumber, bytes: &[u8]) {
+        self.thaw(number);
         let mut heads = self.heads(number);
         let mut all = self.record(number).to_vec();
         let mut apart = match heads[column] {
@@ -359,6 +372,7 @@ impl EntityTable {
     }
 
     pub fn set_tail(&mut self, column: usize, number: EntityNumber, bytes: &[u8]) {
+        self.thaw(number);
         if let Some(place) = self.tail_place(column, number) {
             self.arena.set(&mut self.tails[place], bytes);
         }
@@ -371,6 +385,7 @@ impl EntityTable {
 
     /// Changes the waiting rows of an ordered feature.
     pub fn edit_pending<T>(&mut self, column: usize, number: EntityNumber, edit: impl FnOnce(&mut Pending) -> T) -> T {
+        self.thaw(number);
         let pending = self.pending.entry((column, number)).or_default();
         let before = pending.bytes();
         let edited = edit(pending);
@@ -431,16 +446,6 @@ impl EntityTable {
     /// All known entities, in no order that means anything.
     pub fn numbers(&self) -> impl Iterator<Item = EntityNumber> {
         self.index.iter().map(|(_, number)| *number)
-    }
-
-    /// Takes what changed since the last time: dropped keys, then changed entities (those still known).
-    pub fn take_changes(&mut self) -> (Vec<Vec<u8>>, Vec<EntityNumber>) {
-        let mut changed = std::mem::take(&mut self.dirty);
-        for number in &changed {
-            self.entities[*number as usize].is_dirty = false;
-        }
-        changed.retain(|number| self.entities[*number as usize].record != Slice::EMPTY);
-        (std::mem::take(&mut self.dropped), changed)
     }
 
     /// Appends the persisted form of a cell.

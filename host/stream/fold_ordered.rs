@@ -154,10 +154,10 @@ impl OrderedFold<'_, '_> {
             let ran = self.run(&part, end, true)?;
             for ((asked, (head, tail)), end) in part.iter().zip(ran.cells).zip(ran.ends) {
                 let Some(table) = &mut self.tables[asked.group as usize] else { continue };
+                table.mark_dirty(asked.number);
                 table.set_head(self.column, asked.number, &head);
                 table.set_tail(self.column, asked.number, &tail);
                 table.edit_pending(self.column, asked.number, |pending| pending.settled(end));
-                table.mark_dirty(asked.number);
             }
             asked.drain(..part.len());
             let tables = &*self.tables;
@@ -271,8 +271,8 @@ impl OrderedFold<'_, '_> {
             let Asked { group, number, .. } = asked[part];
             let Some(table) = &mut self.tables[group as usize] else { continue };
             ends[part] -= places.len();
-            let removed = table.edit_pending(self.column, number, |pending| pending.remove(&places));
             table.mark_dirty(number);
+            let removed = table.edit_pending(self.column, number, |pending| pending.remove(&places));
             for (row, message) in removed.into_iter().zip(messages) {
                 self.refusals.push(OrderedRefusal {
                     group,

@@ -10,6 +10,7 @@ mod router;
 mod runtime;
 mod status;
 mod steps;
+mod storing;
 mod touched;
 mod worker;
 

@@ -1,17 +1,18 @@
-//! The thread that reads the logs, advances clocks and stores checkpoints.
+//! The thread that reads the logs, advances clocks and sees to checkpoints.
 
 use super::compiled::Compiled;
-use super::letter::{self, Letter};
+use super::letter::Letter;
 use super::router::{Bounds, Places, Router};
-use super::runtime::{LastBarrier, Message, Shared, StreamError, StreamSettings};
+use super::runtime::{Handed, LastBarrier, Message, Shared, StreamError, StreamSettings};
 use super::status::StreamStatus;
-use super::steps::Step;
+use super::storing::{Stored, Storing, Unstored};
 use super::worker::table_records;
 use crate::clock::Clock;
 use crate::source::LogReader;
-use crate::state::{Barrier, CheckpointError, Checkpoints, GroupPart, SourceClock};
-use crate::storage::{Storage, StorageError};
-use crossbeam_channel::{Sender, bounded};
+use crate::state::{Barrier, CheckpointError, SourceClock};
+use crate::storage::StorageError;
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
+use onefold_fold::DamagedCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -42,29 +43,53 @@ pub(super) struct Reader {
     pub shared: Arc<Shared>,
     pub settings: StreamSettings,
     pub clock: Arc<dyn Clock>,
-    pub storage: Arc<dyn Storage>,
-    pub project: String,
     pub compiled: Arc<Compiled>,
-    pub checkpoints: Checkpoints,
+    /// Letters since the last barrier.
     pub letters: Vec<Letter>,
     pub changed: bool,
     /// What was built when this stream began is stored soon, and its letters can be read.
     pub urgent: bool,
-    /// When a checkpoint was stored last, or tried.
+    /// When a checkpoint was taken last, or tried to be stored.
     pub checkpointed_at_us: u64,
-    pub unstored: Option<Unstored>,
-    /// Letters of late rows are in the last checkpoint and nowhere else yet.
-    pub unpublished: bool,
+    pub taking: Option<Taking>,
+    pub storing: Storing,
 }
 
-/// A checkpoint that was taken and could not be stored, or not wholly. Its changes are in no later one, so it is
-/// stored before the next is taken; doing it twice does no harm.
-pub(super) struct Unstored {
-    name: String,
-    letters: Vec<Letter>,
-    barrier: Barrier,
-    parts: Vec<GroupPart>,
-    began_us: u64,
+/// A barrier whose state is being encoded by the folding threads.
+pub(super) struct Taking {
+    replies: Receiver<Result<Handed, DamagedCell>>,
+    missing: usize,
+    unstored: Unstored,
+}
+
+impl Taking {
+    /// Gathers what the folding threads have handed out, or (`wait`) all of it. Returns whether all has come.
+    fn gather(&mut self, wait: bool, shared: &Shared) -> Result<bool, StreamError> {
+        while self.missing > 0 {
+            let reply = match wait {
+                true => self.replies.recv().map_err(|_| TryRecvError::Disconnected),
+                false => self.replies.try_recv(),
+            };
+            let (groups, refused) = match reply {
+                Ok(reply) => reply?,
+                Err(TryRecvError::Empty) => return Ok(false),
+                Err(TryRecvError::Disconnected) => {
+                    return Err(StreamError::Ended("a folding thread has stopped".into()));
+                }
+            };
+            self.missing -= 1;
+            let late: usize = groups.iter().map(|part| part.late.iter().filter(|byte| **byte == b'\n').count()).sum();
+            self.unstored.parts.extend(groups);
+            let mut status = shared.status();
+            count_letters(&mut status, &refused);
+            if late > 0 {
+                *status.dead_letters.entry("late".into()).or_default() += late as u64;
+            }
+            self.unstored.letters.extend(refused);
+        }
+        self.unstored.parts.sort_by_key(|part| part.group);
+        Ok(true)
+    }
 }
 
 impl StreamError {
@@ -92,6 +117,8 @@ impl Reader {
         let failed = self.shared.status().error.is_some();
         let last = |reader: &mut Reader| reader.read_to_level().and_then(|()| reader.checkpoint());
         let result = result.and_then(|()| if failed { Ok(()) } else { last(&mut self) });
+        let stored = self.storing.wait();
+        let result = result.and(stored.map(|_| ()));
         for sender in &self.senders {
             drop(sender.send(Message::Stop));
         }
@@ -99,9 +126,8 @@ impl Reader {
             self.shared.fail(&error);
             return None;
         }
-        let positions = self.positions();
-        let clocks = self.clocks();
-        Some((self.checkpoints, positions, clocks))
+        let (positions, clocks) = (self.positions(), self.clocks());
+        Some((self.storing.into_checkpoints()?, positions, clocks))
     }
 
     fn read_until_stopped(&mut self) -> Result<(), StreamError> {
@@ -114,11 +140,10 @@ impl Reader {
             if !read && self.sources.len() != 1 {
                 std::thread::sleep(WAIT);
             }
+            self.checkpoint_on()?;
             let since_us = self.clock.monotonic_us().saturating_sub(self.checkpointed_at_us);
-            let wanted = (self.changed || self.unstored.is_some() || self.unpublished) && self.is_level();
-            if wanted && (self.urgent || since_us as i64 >= self.settings.checkpoint_every_us) {
-                self.urgent = false;
-                self.checkpoint().or_else(|error| self.try_again_later(error))?;
+            if self.is_level() && (self.urgent || since_us as i64 >= self.settings.checkpoint_every_us) {
+                self.next_checkpoint()?;
             }
         }
         Ok(())
@@ -207,26 +232,56 @@ impl Reader {
         self.sources.iter().map(|source| (source.name.clone(), source.clock)).collect()
     }
 
-    /// Stores what is not stored yet, then takes a checkpoint at the rows read so far and stores that.
-    fn checkpoint(&mut self) -> Result<(), StreamError> {
-        self.checkpointed_at_us = self.clock.monotonic_us();
-        self.store()?;
-        self.publish()?;
-        if self.changed {
-            self.unstored = Some(self.take_checkpoint()?);
-            self.changed = false;
-            self.store()?;
-            self.publish()?;
+    /// Begins a checkpoint, unless one is under way; one that could not be stored is tried again before that.
+    fn next_checkpoint(&mut self) -> Result<(), StreamError> {
+        if self.taking.is_some() || self.storing.is_busy() {
+            return Ok(());
+        }
+        if self.storing.begin()? {
+            self.checkpointed_at_us = self.clock.monotonic_us();
+        } else if self.changed {
+            self.urgent = false;
+            self.take_checkpoint()?;
         }
         Ok(())
     }
 
-    /// Stores the letters that came with the last checkpoint: they are in it, and can be read from now on.
-    fn publish(&mut self) -> Result<(), StreamError> {
-        if self.unpublished {
-            letter::publish_late(self.storage.as_ref(), &self.project, &self.checkpoints)?;
-            self.unpublished = false;
+    /// Brings the checkpoint that is under way on, as far as that needs no waiting.
+    fn checkpoint_on(&mut self) -> Result<(), StreamError> {
+        if let Some(taking) = &mut self.taking
+            && taking.gather(false, &self.shared)?
+        {
+            self.store_taken()?;
         }
+        match self.storing.poll() {
+            Ok(stored) => self.note_stored(stored),
+            Err(error) => self.try_again_later(error)?,
+        }
+        Ok(())
+    }
+
+    /// Stores what is not stored yet, then takes a checkpoint at the rows read so far and stores that.
+    fn checkpoint(&mut self) -> Result<(), StreamError> {
+        self.finish_checkpoint()?;
+        if self.changed {
+            self.take_checkpoint()?;
+            self.finish_checkpoint()?;
+        }
+        Ok(())
+    }
+
+    fn finish_checkpoint(&mut self) -> Result<(), StreamError> {
+        let stored = self.storing.wait()?;
+        self.note_stored(stored);
+        if let Some(taking) = &mut self.taking {
+            taking.gather(true, &self.shared)?;
+            self.store_taken()?;
+        } else {
+            // What could not be stored before.
+            self.storing.begin()?;
+        }
+        let stored = self.storing.wait()?;
+        self.note_stored(stored);
         Ok(())
     }
 
@@ -241,57 +296,47 @@ impl Reader {
         Ok(())
     }
 
-    /// Sends a barrier behind the rows read so far and gathers what comes back.
-    fn take_checkpoint(&mut self) -> Result<Unstored, StreamError> {
+    /// Sends a barrier behind the rows read so far. What comes back is gathered while reading goes on.
+    fn take_checkpoint(&mut self) -> Result<(), StreamError> {
         let began_us = self.clock.monotonic_us();
-        let full = self.checkpoints.groups().all().filter(|group| self.checkpoints.wants_full(*group));
+        self.checkpointed_at_us = began_us;
+        self.changed = false;
+        let Some(checkpoints) = self.storing.checkpoints() else { return Ok(()) };
+        let full = checkpoints.groups().all().filter(|group| checkpoints.wants_full(*group));
         let full: Arc<BTreeSet<u32>> = Arc::new(full.collect());
+        let name = format!("{:020}-{}", checkpoints.epoch() + 1, checkpoints.writer());
         let (reply, replies) = bounded(self.senders.len());
         for source in &mut self.sources {
             source.clock.settled_us = source.clock.settled_us.max(source.watermark_us);
         }
         let clocks = Arc::new(self.clocks());
         self.send(|| Message::Barrier(full.clone(), clocks.clone(), reply.clone()))?;
-        drop(reply);
-        let mut parts = Vec::new();
-        let mut letters = std::mem::take(&mut self.letters);
-        for _ in 0..self.senders.len() {
-            let replied = replies.recv().map_err(|_| StreamError::Ended("a folding thread has stopped".into()))?;
-            let (groups, refused) = replied?;
-            let late: usize = groups.iter().map(|part| part.late.iter().filter(|byte| **byte == b'\n').count()).sum();
-            parts.extend(groups);
-            count_letters(&mut self.shared.status(), &refused);
-            if late > 0 {
-                *self.shared.status().dead_letters.entry("late".into()).or_default() += late as u64;
-            }
-            letters.extend(refused);
-        }
-        parts.sort_by_key(|part| part.group);
         let barrier =
             Barrier { positions: self.positions(), clocks: self.clocks(), tables: table_records(&self.compiled) };
-        let name = format!("{:020}-{}", self.checkpoints.epoch() + 1, self.checkpoints.writer());
-        Ok(Unstored { name, letters, barrier, parts, began_us })
+        let letters = std::mem::take(&mut self.letters);
+        let unstored = Unstored { name, letters, barrier, parts: Vec::new(), began_us };
+        self.taking = Some(Taking { replies, missing: self.senders.len(), unstored });
+        Ok(())
     }
 
-    fn store(&mut self) -> Result<(), StreamError> {
-        let Some(unstored) = &self.unstored else { return Ok(()) };
-        let mut lap = self.shared.steps.start();
-        letter::store(self.storage.as_ref(), &self.project, &unstored.name, &unstored.letters)?;
-        self.storage.crash_point("after the letters, before the delta")?;
-        let epoch = self.checkpoints.commit(&unstored.barrier, &unstored.parts)?;
-        self.unpublished = unstored.parts.iter().any(|part| !part.late.is_empty());
+    fn store_taken(&mut self) -> Result<(), StreamError> {
+        if let Some(taking) = self.taking.take() {
+            self.storing.set(taking.unstored);
+            self.storing.begin()?;
+        }
+        Ok(())
+    }
+
+    fn note_stored(&mut self, stored: Option<Stored>) {
+        let Some(Stored { epoch, bytes, began_us }) = stored else { return };
         for source in &mut self.sources {
             // All groups stand at one position now.
             source.router.bounds.fill(Bounds::ALL);
         }
         let mut status = self.shared.status();
         status.checkpoint_epoch = epoch;
-        status.checkpoint_bytes = unstored.parts.iter().map(|part| part.bytes.len() as u64).sum();
-        status.checkpoint_us = self.clock.monotonic_us().saturating_sub(unstored.began_us);
+        status.checkpoint_bytes = bytes;
+        status.checkpoint_us = self.clock.monotonic_us().saturating_sub(began_us);
         status.checkpoint_error = None;
-        drop(status);
-        self.unstored = None;
-        lap.end(Step::Checkpoint);
-        Ok(())
     }
 }

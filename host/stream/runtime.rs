@@ -10,6 +10,7 @@ use super::reading::{Reader, SourceReader};
 use super::router::{Bounds, Places, RouteError, Routed, Router};
 use super::status::{StreamStatus, TableStatus};
 use super::steps::Steps;
+use super::storing::Storing;
 use super::worker::{GroupState, Worker, split_groups};
 use crate::clock::Clock;
 use crate::define::Project;
@@ -27,6 +28,8 @@ use std::time::Duration;
 
 /// Routed batches that may wait for one worker.
 const WAITING_BATCHES: usize = 4;
+/// Entities of a barrier that are encoded between two batches: a millisecond or two.
+const ENCODED_AT_ONCE: usize = 4096;
 
 /// What a stream runs on, apart from its settings.
 pub struct StreamParts {
@@ -77,7 +80,7 @@ pub enum StreamError {
 }
 
 /// What a worker hands out at a barrier: its groups' changes and the letters since the last one.
-type Handed = (Vec<GroupPart>, Vec<Letter>);
+pub(super) type Handed = (Vec<GroupPart>, Vec<Letter>);
 
 /// What worker threads are told, in this order.
 pub(super) enum Message {
@@ -220,22 +223,20 @@ impl Stream {
         let (logs, project, compiled) = (parts.logs.clone(), parts.project.clone(), parts.compiled.clone());
         let urgent = !parts.letters.is_empty() || parts.fresh.contains(&true);
         let tables = parts.compiled.layout.table_names();
+        let storing = Storing::new(parts.storage, project.name.clone(), parts.checkpoints, shared.steps.clone());
         let reader = Reader {
             sources,
             senders,
             shared: shared.clone(),
             settings,
             clock: parts.clock,
-            storage: parts.storage,
-            project: parts.project.name.clone(),
             compiled: parts.compiled,
-            checkpoints: parts.checkpoints,
             changed: true,
             urgent,
             letters: parts.letters,
             checkpointed_at_us: 0,
-            unstored: None,
-            unpublished: false,
+            taking: None,
+            storing,
         };
         let reader = spawn("read", move || reader.run())?;
         Ok(Stream { shared, reader: Some(reader), workers, project, compiled, tables, logs })
@@ -396,9 +397,12 @@ fn run_worker(
     shared: &Shared,
 ) -> Result<(), StreamError> {
     let (mut due, mut refreshed) = (true, false);
+    // The letters of a barrier that is being encoded, and who waits for it.
+    let mut handing = None;
     loop {
+        hand_out(worker, &mut handing, ENCODED_AT_ONCE)?;
         // Fresh rows go before expiries; these are caught up whenever nothing waits.
-        let message = match due {
+        let message = match due || handing.is_some() {
             true => messages.recv_timeout(Duration::ZERO),
             false => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
@@ -420,15 +424,14 @@ fn run_worker(
                 due = true;
             }
             Ok(Message::Barrier(full, clocks, reply)) => {
+                hand_out(worker, &mut handing, usize::MAX)?;
                 let settled = clocks.iter().map(|(source, clock)| (source.clone(), clock.settled_us));
                 worker.settle(&settled.collect())?;
-                let letters = std::mem::take(&mut worker.letters);
-                let parts = worker.changes(&|group| full.contains(&group));
-                if reply.send(parts.map(|parts| (parts, letters))).is_err() {
-                    return Err(StreamError::Ended("nobody stores the checkpoint".into()));
-                }
+                worker.freeze(&|group| full.contains(&group));
+                handing = Some((std::mem::take(&mut worker.letters), reply));
             }
             Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                hand_out(worker, &mut handing, usize::MAX)?;
                 // Values that are due are written, so that what is read after a stop is as of its clock.
                 while worker.due()? || worker.refresh_some()? {}
                 return Ok(());
@@ -440,6 +443,23 @@ fn run_worker(
             }
         }
     }
+}
+
+/// Who waits for a barrier, and the letters up to it.
+type Handing = (Vec<Letter>, Sender<Result<Handed, DamagedCell>>);
+
+/// Encodes some of what a barrier froze, and hands it out when it is all there.
+fn hand_out(worker: &mut Worker, handing: &mut Option<Handing>, limit: usize) -> Result<(), StreamError> {
+    if handing.is_some()
+        && worker.encode_some(limit)
+        && let Some((letters, reply)) = handing.take()
+    {
+        let parts = worker.take_frozen();
+        if reply.send(parts.map(|parts| (parts, letters))).is_err() {
+            return Err(StreamError::Ended("nobody stores the checkpoint".into()));
+        }
+    }
+    Ok(())
 }
 
 /// Writes some of the values that are not online yet. Returns whether all are.

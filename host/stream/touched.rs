@@ -91,8 +91,8 @@ impl Touched {
             let Some(table) = &mut tables[group as usize] else { continue };
             let (number, is_new) = table.find_or_insert(keys.key(first_row), hash);
             let newest_us = self.rows_of(entity).iter().map(|row| batch.event_time_us[*row as usize]).max();
-            table.touch(number, newest_us.unwrap_or(i64::MIN));
             table.mark_dirty(number);
+            table.touch(number, newest_us.unwrap_or(i64::MIN));
             self.groups.push(group);
             self.numbers.push(number);
             self.hashes.push(hash);
@@ -140,10 +140,10 @@ impl Touched {
     }
 
     /// Brings the heads of a part's cells together.
-    pub(super) fn load_heads(&mut self, part: Range<usize>, tables: &GroupTables<'_>, columns: usize) {
+    pub(super) fn load_heads(&mut self, part: Range<usize>, tables: &mut GroupTables<'_>, columns: usize) {
         self.heads.clear(columns);
         for (group, number) in self.groups[part.clone()].iter().zip(&self.numbers[part]) {
-            if let Some(table) = tables[*group as usize].as_deref() {
+            if let Some(table) = tables[*group as usize].as_deref_mut() {
                 self.heads.load(table, *number);
             }
         }

@@ -29,6 +29,9 @@ pub struct GroupState {
     pub settled_us: BTreeMap<String, i64>,
     /// Letters of rows that came too late: they count with the group's next manifest.
     pub late: Vec<Letter>,
+    /// Those of the barrier that is being encoded, and whether all of the group is.
+    frozen_late: Vec<u8>,
+    frozen_full: bool,
 }
 
 impl GroupState {
@@ -39,7 +42,14 @@ impl GroupState {
             EntityTable::new(features.map(|feature| (feature.window, feature.allowed_lateness_us.is_some())))
         };
         let tables = compiled.layout.tables.iter().map(of).collect();
-        GroupState { group, tables, settled_us: BTreeMap::new(), late: Vec::new() }
+        GroupState {
+            group,
+            tables,
+            settled_us: BTreeMap::new(),
+            late: Vec::new(),
+            frozen_late: Vec::new(),
+            frozen_full: false,
+        }
     }
 
     /// The group as its checkpoint's files say, as far as the layout has it: tables by id, features by fingerprint,
@@ -74,22 +84,29 @@ impl GroupState {
             }
         }
         for table in &mut state.tables {
-            drop(table.take_changes());
+            table.forget_changes();
         }
         Ok(state)
     }
 }
 
 impl GroupState {
-    /// What changed since the last time, or all of it, encoded.
-    pub fn changes(&mut self, layout: &Layout, full: bool) -> Result<GroupPart, DamagedCell> {
+    /// Freezes what changed since the last time, or all of it.
+    fn freeze(&mut self, full: bool) {
+        self.tables.iter_mut().for_each(|table| table.freeze(full));
+        self.frozen_late = letter::lines(&std::mem::take(&mut self.late));
+        self.frozen_full = full;
+    }
+
+    /// What was frozen, encoded.
+    fn take_frozen(&mut self, layout: &Layout) -> Result<GroupPart, DamagedCell> {
         let mut writer = ChangesWriter::default();
         for (table, layout) in self.tables.iter_mut().zip(&layout.tables) {
             let fingerprints: Vec<Digest> = layout.features.iter().map(|feature| feature.fingerprint).collect();
-            writer.table(layout.id, &fingerprints, table, full)?;
+            writer.table(layout.id, &fingerprints, table)?;
         }
-        let late = letter::lines(&std::mem::take(&mut self.late));
-        Ok(GroupPart { group: self.group, bytes: writer.finish(), full, late })
+        let late = std::mem::take(&mut self.frozen_late);
+        Ok(GroupPart { group: self.group, bytes: writer.finish(), full: self.frozen_full, late })
     }
 }
 
@@ -436,11 +453,25 @@ impl Worker {
         Ok(())
     }
 
-    /// What changed in this thread's groups since the last time, encoded.
-    pub fn changes(&mut self, full: &dyn Fn(u32) -> bool) -> Result<Vec<GroupPart>, DamagedCell> {
+    /// Freezes what changed in this thread's groups since the last time; of some groups everything.
+    pub fn freeze(&mut self, full: &dyn Fn(u32) -> bool) {
+        self.groups.iter_mut().flatten().for_each(|state| state.freeze(full(state.group)));
+    }
+
+    /// Encodes up to `limit` frozen entities. Returns whether all are encoded.
+    pub fn encode_some(&mut self, limit: usize) -> bool {
+        let mut lap = self.steps.start();
+        let tables = self.groups.iter_mut().flatten().flat_map(|state| &mut state.tables);
+        let left = tables.fold(limit, |left, table| if left > 0 { table.encode_some(left) } else { 0 });
+        lap.end(Step::Checkpoint);
+        left > 0
+    }
+
+    /// Takes what was frozen, once all of it is encoded.
+    pub fn take_frozen(&mut self) -> Result<Vec<GroupPart>, DamagedCell> {
         let mut lap = self.steps.start();
         let layout = &self.compiled.layout;
-        let parts = self.groups.iter_mut().flatten().map(|state| state.changes(layout, full(state.group))).collect();
+        let parts = self.groups.iter_mut().flatten().map(|state| state.take_frozen(layout)).collect();
         lap.end(Step::Checkpoint);
         parts
     }

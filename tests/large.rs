@@ -5,9 +5,9 @@
 //! --nocapture large::`
 
 use crate::batch::random::{check_snapshot, read_parquet};
-use crate::ordered::{Bench, Model, check_letters, check_served, check_training, newest_us};
+use crate::ordered::{Bench, Model, check_letters, check_served, check_training, newest_us, one_in};
 use crate::reference::{
-    Answer, Ask, Coverage, LARGE_PRICE, OrderedProject, Value, answer, by_entity, large_project, price_ratio,
+    Answer, Ask, Coverage, LARGE_PRICE, OrderedProject, Row, Value, answer, by_entity, large_project, price_ratio,
     transformed,
 };
 use crate::served::look;
@@ -23,8 +23,8 @@ const SEED: u64 = 1;
 const PROJECTS: usize = 2;
 const ROWS: usize = 3_000;
 const PARTS: usize = 6;
-/// Of how many entities of a view the situations are counted.
-const OBSERVED: usize = 60;
+/// Of entities with about so many rows in each view the situations are counted.
+const OBSERVED_ROWS: usize = 2000;
 
 /// What the projects have come to together.
 #[derive(Default)]
@@ -72,7 +72,7 @@ fn run(random: &mut OrderedProject, number: usize, totals: &Totals) {
                 model.barrier();
             }
         }
-        let every = if part == PARTS { 1 } else { 1 + random.rows.len() / 2000 };
+        let every = if part == PARTS { 1 } else { 1 + random.rows.len() / 5000 };
         add(&totals.served, check_served(random, &model, &bench.host(), wall_us, every, &context));
     }
     let host = bench.host();
@@ -94,7 +94,7 @@ fn clock_us(random: &OrderedProject) -> i64 {
 fn check_on_demand(random: &OrderedProject, model: &Model, host: &ProjectHost, wall_us: i64) -> usize {
     let view = &random.project.feature_views["sums"];
     let mut compared = 0;
-    for (key, rows) in by_entity(view, &transformed(&random.project, view, &model.rows_of(view))).0 {
+    for (key, rows) in by_entity(view, &transformed(&random.project, view, &model.rows_of(view, |_| true))).0 {
         let expected = match answer(view, &rows, Ask::online(clock_us(random), &rows, wall_us)) {
             Answer::Known(known) if !known.outside_max_age => {
                 let of = |name: &str| known.values[name].value.clone();
@@ -111,14 +111,18 @@ fn check_on_demand(random: &OrderedProject, model: &Model, host: &ProjectHost, w
     compared
 }
 
+/// In the middle, and long after.
+fn snapshot_instants(random: &OrderedProject) -> [i64; 2] {
+    [random.asks_us[1], random.asks_us[random.asks_us.len() - 2]]
+}
+
 fn check_snapshots(random: &OrderedProject, host: &ProjectHost) -> usize {
     let directory = tempfile::tempdir().expect("a directory");
     let out = directory.path().join("snapshot.parquet");
     let mut compared = 0;
     for view in random.project.feature_views.values() {
         let entities = by_entity(view, &transformed(&random.project, view, &random.rows)).0;
-        // In the middle, and long after.
-        for as_of_us in [random.asks_us[1], random.asks_us[random.asks_us.len() - 2]] {
+        for as_of_us in snapshot_instants(random) {
             let request = BatchRequest { settings: BatchSettings::new(directory.path()), progress: Arc::new(|_| ()) };
             let done = host.snapshot(&view.name, Some(as_of_us), &out, request);
             drop(done.unwrap_or_else(|error| panic!("{}: {error}", random.project.name)));
@@ -128,17 +132,21 @@ fn check_snapshots(random: &OrderedProject, host: &ProjectHost) -> usize {
     compared
 }
 
-/// Counts what some entities met online, and what those that labels ask for met at their instants.
+/// Counts what was compared and met on the way: some entities online and in snapshots, those of labels at their instants.
 fn observe(random: &OrderedProject, model: &Model, wall_us: i64, coverage: &Mutex<Coverage>) {
+    let mut coverage = coverage.lock().expect("no thread panicked");
     for view in random.project.feature_views.values() {
-        let entities = by_entity(view, &transformed(&random.project, view, &model.rows_of(view))).0;
-        let every = 1 + entities.len() / OBSERVED;
-        for rows in entities.values().step_by(every) {
-            let online = Ask::online(clock_us(random), rows, wall_us);
-            // A training set asks at all of these; of the many rows of a hot entity only where it asks for dropped ones.
-            for ask in random.asks_us.iter().map(|at_us| Ask::label(*at_us)).chain([online]) {
-                let found = answer(view, rows, ask);
-                coverage.lock().expect("no thread panicked").observe(view, rows, ask, &found);
+        let every = 1 + random.rows.len() / OBSERVED_ROWS;
+        let is_asked = |row: &Row| one_in(every, row) || row.value("key") == Value::Utf8("a".to_owned());
+        for (key, rows) in by_entity(view, &transformed(&random.project, view, &model.rows_of(view, is_asked))).0 {
+            let snapshots = snapshot_instants(random).map(Ask::snapshot);
+            let mut asks = vec![Ask::online(clock_us(random), &rows, wall_us)];
+            asks.extend(snapshots);
+            if key[0] == Value::Utf8("a".to_owned()) {
+                asks.extend(random.asks_us.iter().map(|at_us| Ask::label(*at_us)));
+            }
+            for ask in asks {
+                coverage.observe(view, &rows, ask, &answer(view, &rows, ask));
             }
         }
     }

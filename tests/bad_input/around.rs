@@ -441,7 +441,7 @@ fn a_port_a_directory_and_a_format_that_are_not_its_own_are_told_with_exit_codes
     let newer: &[&str] =
         &["format 2, written by onefold 9.1", "reads and writes format 1", "run the version that wrote it"];
     told("data of a newer version", &other, &["lookup", "things.rows", "key=a"], 3, newer);
-    told("data of a newer version, dev", &other, &["dev", "small", "--listen", "127.0.0.1:0"], 3, newer);
+    told("data of a newer version, plan", &other, &["plan", "small"], 3, newer);
     std::fs::write(&format, "{\"form").expect("it can be written");
     told("a torn format", &other, &["lookup", "things.rows", "key=a"], 3, &["format.json", "restore it"]);
     std::fs::write(&format, own).expect("it can be written");

@@ -1,8 +1,16 @@
 //! Bad input, door by door: what is typed, what is answered, and that nothing is lost. `--nocapture` prints the table.
 //!
+//! Events, modules, definitions, lookups and commands here; large, deep and ancient events in `events.rs`; files, clocks,
+//! limits, ports and other processes in `around.rs`.
+//!
 //! What stands elsewhere: requests that are no requests (`tests/serve.rs`), usage (`tests/command_line.rs`), every
 //! wrong definition (`tests/data/define`), every broken module and answer of one (`host/fold/tests/modules`), values of
-//! every type (`host/decode/tests.rs`), files (`tests/batch/broken.rs`).
+//! every type (`host/decode/tests.rs`), labels and rows of files (`tests/batch/broken.rs`), a lock that disagrees and two
+//! applies at once (`tests/life.rs`), builds at `limits.memory` (`tests/changes.rs`), files of the data directory that
+//! decay (`tests/damage.rs`), disks that are full or read-only (`tests/crash.rs`, `tests/full_disk.rs`).
+
+mod around;
+mod events;
 
 use crate::command_line::run;
 use crate::modules::guest;

@@ -45,16 +45,18 @@ const ENTITIES: usize = 200;
 const PUSHERS: usize = 2;
 
 /// The program in a directory of its own. Killed when let go.
-struct Program {
+pub struct Program {
     child: Child,
 }
 
 impl Program {
-    fn start(directory: &Path, port: u16) -> Program {
+    /// With `halt` it comes to a halt where that says (`host/storage/files.rs`).
+    pub fn start(directory: &Path, port: u16, halt: Option<&str>) -> Program {
         let child = Command::new(env!("CARGO_BIN_EXE_onefold"))
             .args(["dev", "definitions", "--listen", &format!("127.0.0.1:{port}")])
             .current_dir(directory)
             .env_remove("ONEFOLD_CONFIG")
+            .envs(halt.map(|halt| ("ONEFOLD_HALT_AT", halt)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(directory.join("stderr")).expect("a file can be made"))
@@ -64,7 +66,7 @@ impl Program {
     }
 
     /// `kill -9`.
-    fn kill(&mut self) {
+    pub fn kill(&mut self) {
         self.child.kill().expect("it is ours");
         self.child.wait().expect("it ends");
     }
@@ -79,7 +81,7 @@ impl Drop for Program {
 }
 
 /// One answer, or silence.
-fn ask(agent: &ureq::Agent, method: &str, url: &str, key: Option<&str>, body: &str) -> Option<(u16, Json)> {
+pub fn ask(agent: &ureq::Agent, method: &str, url: &str, key: Option<&str>, body: &str) -> Option<(u16, Json)> {
     let mut request = ureq::http::Request::builder().method(method).uri(url);
     if let Some(key) = key {
         request = request.header("Idempotency-Key", key).header("content-type", "application/x-ndjson");
@@ -96,13 +98,17 @@ fn ask(agent: &ureq::Agent, method: &str, url: &str, key: Option<&str>, body: &s
     Some((status, serde_json::from_slice(&body).unwrap_or(Json::Null)))
 }
 
-fn agent() -> ureq::Agent {
+pub fn agent() -> ureq::Agent {
     let timeout = Some(Duration::from_secs(20));
     ureq::Agent::config_builder().http_status_as_error(false).timeout_global(timeout).proxy(None).build().new_agent()
 }
 
-fn wait_ready(base: &str, program: &mut Program, directory: &Path) {
+/// Waits until it answers, or has come to its halt before.
+pub fn wait_ready(base: &str, program: &mut Program, directory: &Path, halted: &dyn Fn() -> bool) {
     for _ in 0..6000 {
+        if halted() {
+            return;
+        }
         if ask(&agent(), "GET", &format!("{base}/readyz"), None, "").is_some_and(|(status, _)| status == 200) {
             return;
         }
@@ -117,20 +123,21 @@ fn wait_ready(base: &str, program: &mut Program, directory: &Path) {
 
 /// What one client has had acknowledged.
 #[derive(Default)]
-struct Told {
-    events: u64,
-    by_key: BTreeMap<String, u64>,
-    resent: u64,
+pub struct Told {
+    pub events: u64,
+    pub by_key: BTreeMap<String, u64>,
+    pub resent: u64,
 }
 
 /// Pushes until it is told to stop; what gets no answer is sent again under its key.
-fn push(base: &str, number: u64, seed: u64, stop: &AtomicBool, pushed: &AtomicU64) -> Told {
+pub fn push(base: &str, number: u64, seed: u64, pause: Duration, stop: &AtomicBool, pushed: &AtomicU64) -> Told {
     let (agent, mut chance, mut told) = (agent(), Chance::new(seed * 10 + number), Told::default());
     let url = format!("{base}/v1/projects/chaos/sources/events/events");
     for round in 0.. {
         if stop.load(Ordering::SeqCst) {
             break;
         }
+        std::thread::sleep(pause);
         let (mut body, mut keys) = (String::new(), Vec::new());
         for _ in 0..1 + chance.below(30) {
             let key = format!("k{}", chance.below(ENTITIES));
@@ -175,13 +182,13 @@ fn kills_lose_and_double_nothing() {
     let base = format!("http://127.0.0.1:{port}");
     let (stop, pushed) = (AtomicBool::new(false), AtomicU64::new(0));
     let mut chance = Chance::new(seed);
-    let mut program = Program::start(directory, port);
-    wait_ready(&base, &mut program, directory);
+    let mut program = Program::start(directory, port, None);
+    wait_ready(&base, &mut program, directory, &|| false);
     let told: Vec<Told> = std::thread::scope(|scope| {
         let pushers: Vec<_> = (0..PUSHERS as u64)
             .map(|number| {
                 let (base, stop, pushed) = (&base, &stop, &pushed);
-                scope.spawn(move || push(base, number, seed, stop, pushed))
+                scope.spawn(move || push(base, number, seed, Duration::ZERO, stop, pushed))
             })
             .collect();
         // A failure here must not leave the pushers waiting for someone who is gone.
@@ -192,8 +199,8 @@ fn kills_lose_and_double_nothing() {
                 program.kill();
                 let after = pushed.load(Ordering::SeqCst);
                 println!("kill {kill}: {} events acknowledged since the last", after - before);
-                program = Program::start(directory, port);
-                wait_ready(&base, &mut program, directory);
+                program = Program::start(directory, port, None);
+                wait_ready(&base, &mut program, directory, &|| false);
             }
         }));
         stop.store(true, Ordering::SeqCst);

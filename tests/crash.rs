@@ -1,19 +1,21 @@
 //! Crashes at every named point, and disks that are full: what was acknowledged is in, once, and the letters are whole.
 
+use crate::batch::world::{World, read_as_file};
 use crate::modules::trails;
 use crate::reference::{Answer, Ask, Chance, Row, Value, answer, by_entity, format_time_us};
 use crate::served::look;
 use crate::stream::open_on;
 use onefold::batch::BatchSettings;
 use onefold::clock::{Clock, ManualClock};
-use onefold::define::read_text;
-use onefold::platform::{Platform, PlatformSettings, ProjectHost, Records};
+use onefold::platform::{
+    BatchRequest, MaterializeRequest, Platform, PlatformSettings, ProjectHost, Records, ReplayRequest,
+};
 use onefold::registry::ApplyOptions;
 use onefold::route::Groups;
 use onefold::storage::forgetful::{Fault, Forgetful};
 use onefold::stream::{Letter, Reason, RefusedBy};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 const PROJECT: &str = "crash";
@@ -25,6 +27,7 @@ name: crash
 kind: source
 name: events
 stream: { push: {} }
+batch: { parquet: { path: FILES } }
 event_time: at
 out_of_orderness: 1h
 schema: { at: timestamp, key: utf8, x: int64, number: int64 }
@@ -53,13 +56,27 @@ features:
   sum_1h: { udf: std.sum, inputs: [x], window: 1h }
 ";
 /// Where the product can be stopped dead, and how often a run passes there at most.
-const POINTS: [(&str, usize); 6] = [
+const POINTS: [(&str, usize); 11] = [
     ("mid-append", 8),
     ("after the letters, before the delta", 6),
     ("after the delta, before the manifests", 6),
     ("between the manifests", 60),
     ("after the manifests", 6),
     ("before the revision", 2),
+    ("after the pins", 2),
+    ("while building", 3),
+    ("while the stream is stopped", 3),
+    ("after the cut over", 3),
+    ("while replaying", 3),
+];
+/// Of these, where only a change of definitions or of state passes, or someone who asks for letters again.
+const OF_CHANGES: &[&str] = &[
+    "before the revision",
+    "after the pins",
+    "while building",
+    "while the stream is stopped",
+    "after the cut over",
+    "while replaying",
 ];
 /// Any call at all that changes the disk.
 const ANYWHERE: &str = "anywhere";
@@ -68,6 +85,44 @@ const SEEDS: u64 = 14;
 /// 2026-01-02T00:00:00Z.
 const BEGIN_US: i64 = 1_767_312_000_000_000;
 const MINUTE_US: i64 = 60_000_000;
+
+/// Rows that are in a file, older than all events, and the file.
+struct History {
+    world: World,
+    rows: Vec<Row>,
+}
+
+fn history() -> &'static History {
+    static HISTORY: OnceLock<History> = OnceLock::new();
+    HISTORY.get_or_init(|| {
+        let world = World::apply(
+            &DEFINITIONS
+                .replace("trails.trail", "std.last")
+                .replace("allowed_lateness: 30m\n", "")
+                .replace("batch: { parquet: { path: FILES } }\n", ""),
+        );
+        let row = |number: i64| Row {
+            event_time_us: BEGIN_US - (600 - number * 5) * MINUTE_US,
+            values: BTreeMap::from([
+                ("key".to_owned(), Value::Utf8(format!("k{}", number % 7))),
+                ("x".to_owned(), Value::Int64(number)),
+                ("number".to_owned(), Value::Int64(-number)),
+            ]),
+        };
+        let rows: Vec<Row> = (0..40).map(row).collect();
+        let text = |(number, row): (usize, &Row)| {
+            let at = format_time_us(row.event_time_us);
+            format!("{{\"at\":\"{at}\",\"key\":\"k{}\",\"x\":{number},\"number\":-{number}}}", number % 7)
+        };
+        let events: Vec<String> = rows.iter().enumerate().map(text).collect();
+        world.write_parquet(SOURCE, &world.path("events.parquet"), &events, 10);
+        History { world, rows }
+    })
+}
+
+fn batch() -> BatchRequest {
+    BatchRequest { settings: BatchSettings::new(history().world.directory.path()), progress: Arc::new(|_| ()) }
+}
 
 /// How an event is broken.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -100,6 +155,8 @@ struct Machine {
     /// Letters of late rows, and values that batch comes to without these rows, each time they were looked at.
     late: usize,
     verified: u64,
+    /// What was done beside pushing, by name.
+    done: BTreeMap<&'static str, u64>,
 }
 
 impl Machine {
@@ -115,9 +172,11 @@ impl Machine {
             added: 0,
             late: 0,
             verified: 0,
+            done: BTreeMap::new(),
         };
         machine.start().expect("an empty disk is no obstacle");
         machine.apply().expect("the definitions are sound");
+        machine.materialize().expect("the file is sound");
         machine
     }
 
@@ -149,14 +208,47 @@ impl Machine {
     fn apply(&mut self) -> Result<(), String> {
         let platform = self.platform.clone().expect("it runs");
         self.added += 1;
-        let more = (0..self.added).map(|number| format!("  x_{number}: {{ udf: std.max, inputs: [x] }}\n"));
-        let text = format!("{DEFINITIONS}{}", more.collect::<String>());
-        let definitions = read_text("definitions", &text).expect("YAML");
+        let more = (0..self.added).map(|number| {
+            // Each of its own, or nothing would have to be built.
+            format!("  x_{number}: {{ udf: std.max, inputs: [x], window: {}h }}\n", number + 1)
+        });
+        let file = history().world.path("events.parquet");
+        let text = DEFINITIONS.replace("FILES", &file.display().to_string());
+        let text = format!("{text}{}", more.collect::<String>());
+        let definitions = read_as_file(&text);
         let pushed = platform.push_module(PROJECT, "trails", trails());
         pushed.map_err(|error| error.to_string())?;
         let applied = platform.plan(PROJECT, &definitions, &ApplyOptions::default());
         let applied = applied.and_then(|proposal| platform.apply(PROJECT, &proposal));
         applied.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Builds all state anew of the file and the log.
+    fn materialize(&mut self) -> Result<(), String> {
+        // All rows, and another list of files each time: state that is there is not built again.
+        let to_us = Some(BEGIN_US + self.sent.len() as i64);
+        let request = MaterializeRequest { to_us, ..MaterializeRequest::default() };
+        let done = self.host().materialize(&request, &batch());
+        done.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Something that changes what is served or looks at what was refused.
+    fn change(&mut self, chance: &mut Chance) {
+        let (name, done) = match chance.below(5) {
+            0 | 1 => ("applied", self.apply()),
+            2 => ("materialized", self.materialize()),
+            3 => {
+                let view = *chance.pick(&["stats", "trails"]);
+                let done = self.host().rebuild(&[view.to_owned()].into(), &batch());
+                ("rebuilt", done.map(drop).map_err(|error| error.to_string()))
+            }
+            _ => {
+                let done = self.host().replay(&ReplayRequest::default());
+                ("replayed", done.map(drop).map_err(|error| error.to_string()))
+            }
+        };
+        assert!(done.is_ok() || self.disk.stopped(), "{name}: {done:?}");
+        *self.done.entry(name).or_default() += 1;
     }
 
     fn event(&mut self, chance: &mut Chance) -> String {
@@ -218,11 +310,13 @@ impl Machine {
     }
 
     /// One life of the process, until it ends or the disk stops.
-    fn live(&mut self, chance: &mut Chance, applies: bool) {
+    fn live(&mut self, chance: &mut Chance, changes: bool) {
         for _ in 0..4 + chance.below(6) {
-            if chance.one_in(if applies { 3 } else { 12 }) {
-                let applied = self.apply();
-                assert!(applied.is_ok() || self.disk.stopped(), "{applied:?}");
+            if chance.one_in(if changes { 2 } else { 12 }) {
+                self.change(chance);
+            }
+            if self.disk.stopped() {
+                return;
             }
             let acknowledged = self.push(chance);
             assert!(acknowledged || self.disk.stopped(), "a sound disk takes pushes");
@@ -268,6 +362,7 @@ impl Machine {
             .map(|text| self.sent[text].row.clone())
             .collect();
         let Some(newest_us) = rows.iter().map(|row| row.event_time_us).max() else { return 0 };
+        let rows: Vec<Row> = rows.into_iter().chain(history().rows.iter().cloned()).collect();
         let clock_us = newest_us - live.revision.project.sources[SOURCE].out_of_orderness_us;
         let now_us = self.clock.now_us();
         let mut compared = 0;
@@ -315,7 +410,9 @@ impl Machine {
         }
         let letters = host.dead_letters(None).unwrap_or_else(|error| panic!("{context}: {error}"));
         let (late, letters): (Vec<_>, Vec<_>) = letters.into_iter().partition(|letter| letter.reason == Reason::Late);
-        let found: BTreeSet<_> = letters.into_iter().map(|letter| (letter.position, letter.refused_by)).collect();
+        // What was given up in the middle of an apply has letters that are nobody's.
+        let letters = letters.into_iter().filter(|letter| live.is_open(letter));
+        let found: BTreeSet<_> = letters.map(|letter| (letter.position, letter.refused_by)).collect();
         assert_eq!(found, expected, "{context}: letters");
         self.check_late(&host, late, context);
         found.len()
@@ -327,7 +424,8 @@ impl Machine {
         let records = self.records();
         let mut each = BTreeSet::new();
         for letter in late {
-            assert!(each.insert((letter.position, letter.refused_by.clone())), "{context}: twice: {letter:?}");
+            let again = !each.insert((letter.position, letter.refused_by.clone(), letter.begun));
+            assert!(!again, "{context}: twice: {letter:?}");
             let rows = records[..=letter.position as usize].iter().map(|text| &self.sent[text]);
             let times = rows.filter(|sent| sent.broken != Broken::Whole).map(|sent| sent.row.event_time_us);
             let times: Vec<i64> = times.collect();
@@ -350,6 +448,7 @@ fn a_crash_at_any_point_loses_and_doubles_nothing() {
     let mut reached: BTreeMap<&str, u64> = BTreeMap::new();
     let (mut compared, mut letters, mut starts_that_failed) = (0, 0, 0);
     let (mut late, mut verified) = (0, 0);
+    let mut done: BTreeMap<&str, u64> = BTreeMap::new();
     let seeds = std::env::var("ONEFOLD_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SEEDS);
     for (number, (point, most)) in POINTS.into_iter().chain([(ANYWHERE, 300)]).enumerate() {
         for seed in 0..seeds {
@@ -363,7 +462,7 @@ fn a_crash_at_any_point_loses_and_doubles_nothing() {
                     ANYWHERE => machine.disk.fail_after(hit, Fault::Stop),
                     point => machine.disk.stop_at(point, hit),
                 }
-                machine.live(&mut chance, point == "before the revision");
+                machine.live(&mut chance, OF_CHANGES.contains(&point));
                 *stops.entry(point).or_default() += u64::from(machine.disk.stopped());
                 machine.crash(seed * 10 + round);
                 if point == ANYWHERE {
@@ -379,6 +478,9 @@ fn a_crash_at_any_point_loses_and_doubles_nothing() {
             }
             late += machine.late;
             verified += machine.verified;
+            for (name, times) in machine.done {
+                *done.entry(name).or_default() += times;
+            }
             for (point, hits) in machine.disk.hits() {
                 *reached.entry(point).or_default() += hits;
             }
@@ -391,11 +493,13 @@ fn a_crash_at_any_point_loses_and_doubles_nothing() {
             stops.get(point).unwrap_or(&0)
         );
     }
+    println!("{done:?}");
     println!("{ANYWHERE}: stopped {}, while coming up {starts_that_failed}", stops[ANYWHERE]);
     println!("{compared} values compared, {letters} letters, {late} of late rows, {verified} values verified");
     for (point, _) in POINTS {
         assert!(stops.get(point).is_some_and(|stops| *stops > 0), "nothing ever stopped at `{point}`");
     }
+    assert!(done.len() == 4, "{done:?}");
     assert!(stops[ANYWHERE] > 0 && compared > 1000 && letters > 100 && late > 100 && verified > 1000);
 }
 

@@ -15,8 +15,8 @@ use onefold::platform::{
 use onefold::registry::ApplyOptions;
 use onefold::route::Keys;
 use onefold::source::Records;
-use onefold::storage::Creation;
 use onefold::storage::forgetful::Forgetful;
+use onefold::storage::{Creation, seal};
 use onefold::stream::{Letter, RefusedBy};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -332,7 +332,7 @@ fn a_letter_without_a_reason_is_told_apart() {
     let sound = bench.host().dead_letters(None).expect("they can be read").swap_remove(0);
     let planted = Letter { position: 0, ..sound };
     let path = format!("projects/{PROJECT}/letters/planted.jsonl");
-    let line = serde_json::to_vec(&planted).expect("JSON");
+    let line = seal(serde_json::to_vec(&planted).expect("JSON"));
     assert_eq!(bench.disk.storage().create(&path, &line).expect("it can be written"), Creation::Created);
     assert_eq!(bench.replay()[0], (0, "feature", Outcome::Taken));
     assert_eq!(bench.value("total"), "9");

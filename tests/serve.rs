@@ -99,7 +99,7 @@ impl Server {
         };
         let mut response = sent.unwrap();
         let media_type = response.headers().get("content-type").map(|value| value.to_str().unwrap().to_owned());
-        let text = response.body_mut().read_to_string().unwrap();
+        let text = response.body_mut().with_config().limit(1 << 30).read_to_string().unwrap();
         let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
         Told { status: response.status().as_u16(), media_type: media_type.unwrap_or_default(), body }
     }

@@ -9,7 +9,7 @@ use onefold::platform::{PlatformError, Verified};
 use onefold::route::{Groups, hash};
 use onefold::source::{Append, LogSettings, PushLog, Records};
 use onefold::state::{ChangesWriter, FileRange, GroupChanges, Manifest, TableChanges};
-use onefold::storage::{Creation, Storage};
+use onefold::storage::{Creation, Storage, sealed_json, unsealed_json};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ pub fn edit_state(storage: &Arc<dyn Storage>, project: &str, mut edit: impl FnMu
         let prefix = format!("projects/{project}/manifests/{group:02}/");
         let path = storage.list(&prefix).expect("it can be listed").pop().expect("there was a checkpoint");
         let bytes = storage.read(&path).expect("it can be read").expect("it is there");
-        let mut manifest: Manifest = serde_json::from_slice(&bytes).expect("a manifest");
+        let mut manifest: Manifest = unsealed_json(&bytes).expect("a manifest");
         for (number, file) in manifest.files.iter_mut().enumerate() {
             let bytes = storage.read_range(&file.path, file.offset, file.length as usize);
             let mut changes = GroupChanges::read(&bytes.expect("it can be read").expect("it is there")).expect("sound");
@@ -88,7 +88,7 @@ pub fn edit_state(storage: &Arc<dyn Storage>, project: &str, mut edit: impl FnMu
             *file = FileRange { path, offset: 0, length: bytes.len() as u64 };
         }
         storage.delete(&path).expect("it can be removed");
-        let bytes = serde_json::to_vec(&manifest).expect("JSON");
+        let bytes = sealed_json(&path, &manifest).expect("JSON");
         assert_eq!(storage.create(&path, &bytes).expect("it can be written"), Creation::Created);
     }
 }

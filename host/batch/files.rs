@@ -8,6 +8,7 @@ use arrow::record_batch::RecordBatch;
 use onefold_fold::Kind;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -42,6 +43,16 @@ pub(super) struct DataFile {
 /// The files at a path now, by name.
 pub fn list_files(path: &str) -> Result<Vec<PinnedFile>, BatchError> {
     Ok(open_files(path)?.into_iter().map(|file| file.pin).collect())
+}
+
+/// Columns that at least one of the files at a path has, in itself or by the name of its directory.
+pub fn list_columns(path: &str) -> Result<BTreeSet<String>, BatchError> {
+    let mut columns = BTreeSet::new();
+    for file in open_files(path)? {
+        columns.extend(file.schema.fields().iter().map(|field| field.name().clone()));
+        columns.extend(file.partitions.into_iter().map(|(name, _)| name));
+    }
+    Ok(columns)
 }
 
 pub(super) fn open_files(path: &str) -> Result<Vec<DataFile>, BatchError> {

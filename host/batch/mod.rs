@@ -37,7 +37,7 @@ mod table_values;
 
 pub use error::BatchError;
 pub use explain::{ExplainAsk, ExplainedRow, ExplainedRows, ExplainedValue, RefusedRow, Verdict};
-pub use files::{PinnedFile, list_files};
+pub use files::{PinnedFile, list_columns, list_files};
 pub use first::first_rows;
 pub use historical::{HistoricalAsk, HistoricalSummary, feature_references};
 pub use materialize::{MaterializeAsk, Materialized, StateSink};

@@ -193,6 +193,9 @@ pub fn rebuild(args: &RebuildArgs, global: &Global) -> anyhow::Result<ExitCode> 
 
 fn built(done: &Value, global: &Global) -> anyhow::Result<ExitCode> {
     refused_rows(done);
+    for said in done["notes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        note(&format!("warning: {said}"));
+    }
     let views: Vec<&str> = done["views"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     match global.json {
         true => print(&done.to_string())?,

@@ -321,6 +321,22 @@ fn explain(error: &YamlError) -> String {
             "YAML's .nan and .inf are not JSON: write \"NaN\", \"Infinity\" or \"-Infinity\" in quotes".to_owned()
         }
         YamlError::NullIntoString { .. } => "there is nothing here: write text".to_owned(),
-        other => DefaultMessageFormatter.format_message(other).replace(['\n', '\r'], " "),
+        other => {
+            let said = DefaultMessageFormatter.format_message(other).replace(['\n', '\r'], " ");
+            match said.as_str() {
+                tab if tab.contains("tabs disallowed") => format!("{tab}: indent with spaces"),
+                anchors if anchors.contains("budget breached") && anchors.contains("Anchor") => {
+                    "anchors and aliases make more of this than a person writes: write it out without `&` and `*`"
+                        .into()
+                }
+                deep if deep.contains("budget breached: Depth") => {
+                    "this is nested more than 64 deep: make it flatter".into()
+                }
+                much if much.contains("budget breached") => {
+                    format!("this is more than one document may hold ({much}): split it into several")
+                }
+                _ => said,
+            }
+        }
     }
 }

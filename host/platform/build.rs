@@ -163,6 +163,7 @@ impl ProjectHost {
                 };
                 let mut sink = IntoGroups { compiled: &target.compiled, features: &features, groups: &mut groups };
                 let done = host.materialize(&MaterializeAsk { layout, features: &features }, &rows, &mut sink)?;
+                self.storage().crash_point("while building")?;
                 entities += done.entities;
                 if let Some(newest_us) = done.clock_us.get(&source).copied().flatten() {
                     let settled_us = done.settled_us.get(&source).copied().flatten().unwrap_or(i64::MIN);

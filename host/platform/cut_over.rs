@@ -85,6 +85,7 @@ impl ProjectHost {
             let mut stream = self.stream();
             let stopped = under_new_names(self.halt(&mut stream)?, built.project());
             built.catch_up(&stopped.positions, &logs)?;
+            self.storage().crash_point("while the stream is stopped")?;
             let (mut positions, mut clocks) = (built.positions.clone(), built.clocks.clone());
             positions.extend(stopped.positions);
             for (source, clock) in stopped.clocks {
@@ -108,6 +109,7 @@ impl ProjectHost {
             drop(stream);
             settled(&watch, stored_after)?;
             let revision = commit()?;
+            self.storage().crash_point("after the cut over")?;
             Ok(Arc::new(Live { revision, compiled, online: live.online.clone(), on_demand }))
         };
         match cut() {

@@ -39,6 +39,24 @@ pub enum PlatformError {
     Engine(String),
 }
 
+impl PlatformError {
+    /// Whether it goes again, unchanged, once there is room or the data can be written.
+    pub fn is_unwritable(&self) -> bool {
+        let storage = match self {
+            PlatformError::Log(LogError::Storage { unwritable, .. })
+            | PlatformError::Stream(StreamError::Log(LogError::Storage { unwritable, .. })) => return *unwritable,
+            PlatformError::Storage(error)
+            | PlatformError::Registry(RegistryError::Storage(error))
+            | PlatformError::Checkpoint(CheckpointError::Storage(error))
+            | PlatformError::Stream(
+                StreamError::Storage(error) | StreamError::Checkpoint(CheckpointError::Storage(error)),
+            ) => error,
+            _ => return false,
+        };
+        storage.is_unwritable()
+    }
+}
+
 impl From<RouteError> for PlatformError {
     fn from(error: RouteError) -> PlatformError {
         PlatformError::Stream(error.into())

@@ -35,12 +35,29 @@ impl Pins {
         let path = path(project, digest);
         let gone = |reason: String| {
             PlatformError::Invalid(format!(
-                "`{path}`, the list of files that state was made of, {reason}: materialize again"
+                "`{path}`, the list of files that state was made of, {reason}: restore it from a copy, or materialize again"
             ))
         };
         let bytes = storage.read(&path)?.ok_or_else(|| gone("is gone".into()))?;
-        serde_json::from_slice(&bytes).map_err(|error| gone(format!("is damaged ({error})")))
+        let pins: Pins = serde_json::from_slice(&bytes).map_err(|error| gone(format!("is damaged ({error})")))?;
+        match pins.digest() == *digest {
+            true => Ok(pins),
+            false => Err(gone("is damaged (it is another list than its name says)".into())),
+        }
     }
+}
+
+/// What of the stored lists is not what was written, each file with its remedy.
+pub(super) fn check_pins(storage: &dyn Storage, project: &str) -> Result<Vec<String>, PlatformError> {
+    let mut told = Vec::new();
+    for path in storage.list(&format!("projects/{project}/pins/"))? {
+        let name = path.rsplit('/').next().and_then(|name| name.strip_suffix(".json")).unwrap_or_default();
+        match format!("sha256:{name}").parse::<Digest>() {
+            Ok(digest) => told.extend(Pins::load(storage, project, &digest).err().map(|error| error.to_string())),
+            Err(_) => told.push(format!("`{path}` is no list of files that state was made of: remove it")),
+        }
+    }
+    Ok(told)
 }
 
 fn path(project: &str, digest: &Digest) -> String {

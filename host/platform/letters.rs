@@ -141,6 +141,7 @@ impl ProjectHost {
                 now.entry((lineage, letter.position)).or_default().push(letter);
             }
         }
+        self.storage().crash_point("while replaying")?;
         let replayed = |letter: &Letter| {
             let now = now.get(&(letter.source.as_str(), letter.position)).cloned().unwrap_or_default();
             let again = now.iter().find(|other| other.id() == letter.id());

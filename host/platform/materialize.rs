@@ -4,7 +4,7 @@ use super::build::From;
 use super::history::Pins;
 use super::letters::judged;
 use super::{BatchDone, BatchRequest, PlatformError, ProjectHost};
-use crate::batch::{Place, Refusal, RefusalSink, Refusals, list_files};
+use crate::batch::{Place, Refusal, RefusalSink, Refusals, list_columns, list_files};
 use crate::define::Project;
 use crate::source::PushLog;
 use crate::stream::{Compiled, Letter};
@@ -26,6 +26,9 @@ pub struct MaterializeSummary {
     pub views: Vec<String>,
     pub files: usize,
     pub entities: u64,
+    /// What may not be as it was meant to be.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 impl ProjectHost {
@@ -41,12 +44,13 @@ impl ProjectHost {
         let project = &live.revision.project;
         let pins = self.pin(project, request)?;
         let files = pins.values().map(|pins| pins.files.len()).sum();
+        let notes = missing_columns(project, pins.keys())?;
         let of_pinned = project.feature_views.values().filter(|view| pins.contains_key(&view.source));
         let views = of_pinned.map(|view| view.name.clone()).collect();
         let target = self.target(project, &live, From::Files(pins))?;
         let refusals = Arc::new(Refusals::default());
         let (_, entities) = self.change(&live, target, batch, refusals.clone(), || Ok(live.revision.clone()))?;
-        Ok(BatchDone::of(MaterializeSummary { views, files, entities }, &refusals.summary()))
+        Ok(BatchDone::of(MaterializeSummary { views, files, entities, notes }, &refusals.summary()))
     }
 
     /// Builds the state of these views anew, of the rows that it is made of, and cuts over.
@@ -65,7 +69,7 @@ impl ProjectHost {
         let refusals = Arc::new(Refusals::default());
         let (_, entities) = self.change(&live, target, batch, refusals.clone(), || Ok(live.revision.clone()))?;
         let views = views.iter().cloned().collect();
-        Ok(BatchDone::of(MaterializeSummary { views, files, entities }, &refusals.summary()))
+        Ok(BatchDone::of(MaterializeSummary { views, files, entities, notes: Vec::new() }, &refusals.summary()))
     }
 
     /// Lists and stores the files of the sources that are asked for, by source.
@@ -100,8 +104,30 @@ impl ProjectHost {
         for pins in pins.values() {
             pins.store(self.storage().as_ref(), self.name())?;
         }
+        self.storage().crash_point("after the pins")?;
         Ok(pins)
     }
+}
+
+/// Declared columns that none of a source's files has: each is null in all of their rows, which a wrong name would be too.
+fn missing_columns<'a>(
+    project: &Project,
+    sources: impl Iterator<Item = &'a String>,
+) -> Result<Vec<String>, PlatformError> {
+    let mut notes = Vec::new();
+    for source in sources.filter_map(|name| project.sources.get(name)) {
+        let Some(path) = &source.batch_path else { continue };
+        let there = list_columns(path)?;
+        for column in source.columns.iter().filter(|column| !there.contains(&column.batch_column)) {
+            let (name, looked) = (&column.name, &column.batch_column);
+            notes.push(format!(
+                "no file of source `{}` has the column `{looked}`: `{name}` is null in all their rows; if it has another \
+                 name there, write `{name}: {{ type: …, batch: NAME }}`",
+                source.name
+            ));
+        }
+    }
+    Ok(notes)
 }
 
 fn known<'a>(project: &'a Project, view: &str) -> Result<&'a crate::define::FeatureView, PlatformError> {

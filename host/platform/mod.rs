@@ -42,7 +42,7 @@ use crate::registry::{
 };
 use crate::route::Groups;
 use crate::std_module::STD_WASM;
-use crate::storage::Storage;
+use crate::storage::{Storage, check_format};
 use onefold_fold::{Engine, Limits};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -108,6 +108,7 @@ impl Platform {
         clock: Arc<dyn Clock>,
         modules: Arc<ModuleCache>,
     ) -> Result<Arc<Platform>, PlatformError> {
+        check_format(storage.as_ref())?;
         let platform = Platform::at_rest(settings, storage.clone(), clock, modules);
         for project in Registry::projects(storage.as_ref())? {
             platform.host(&project)?.start()?;

@@ -1,5 +1,6 @@
 //! One project of a running platform: what is live, the logs that take its events, the stream that folds them.
 
+use super::history::check_pins;
 use super::{PlatformError, PlatformSettings, Recovery};
 use crate::clock::Clock;
 use crate::decode::JsonDecoder;
@@ -9,7 +10,7 @@ use crate::registry::{ModuleCache, Registry, Revision};
 use crate::route::Groups;
 use crate::source::{Append, IdempotencyKey, LogSettings, PushLog, Records};
 use crate::storage::Storage;
-use crate::stream::{Compiled, RouteError, Stopped, Stream, StreamParts, StreamSettings, StreamStatus};
+use crate::stream::{Compiled, RouteError, Stopped, Stream, StreamParts, StreamSettings, StreamStatus, check_letters};
 use arrow::array::AsArray;
 use arrow::datatypes::TimestampMicrosecondType;
 use bytes::Bytes;
@@ -49,6 +50,7 @@ pub struct ProjectHost {
     stream: Mutex<Option<Stream>>,
     /// What the last stream said when it was stopped.
     said: Mutex<StreamStatus>,
+    damaged: Mutex<Vec<String>>,
     /// Held by whoever changes what is live, from the first look at it to the last.
     pub(super) changing: Mutex<()>,
     /// Held while what the stream folds is not what is live.
@@ -81,6 +83,10 @@ pub struct PushError {
 pub struct ProjectStatus {
     pub project: String,
     pub revision: u64,
+    /// Files that were not what had been written when the process came up, and are not needed to serve; each with its
+    /// remedy.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<String>,
     #[serde(flatten)]
     pub stream: StreamStatus,
 }
@@ -103,6 +109,7 @@ impl ProjectHost {
             logs: Mutex::default(),
             stream: Mutex::default(),
             said: Mutex::default(),
+            damaged: Mutex::default(),
             changing: Mutex::default(),
             cutting: Mutex::default(),
         }
@@ -126,6 +133,11 @@ impl ProjectHost {
 
     /// Starts from the newest revision and checkpoint, if there is a revision.
     pub(super) fn start(&self) -> Result<(), PlatformError> {
+        let mut damaged = self.registry.check()?;
+        damaged.extend(check_pins(self.storage.as_ref(), self.name())?);
+        damaged.extend(check_letters(self.storage.as_ref(), self.name())?);
+        damaged.iter().for_each(|told| tracing::warn!("{told}"));
+        *self.damaged.lock().unwrap_or_else(PoisonError::into_inner) = damaged;
         let mut stream = self.stream();
         match self.registry.newest()? {
             Some(revision) => self.run(&mut stream, revision, |_| Ok(())),
@@ -390,7 +402,8 @@ impl ProjectHost {
     pub fn status(&self) -> ProjectStatus {
         let revision = self.live().map_or(0, |live| live.revision.number);
         let stream = self.stream().as_ref().map(Stream::status).unwrap_or_default();
-        ProjectStatus { project: self.name().to_owned(), revision, stream }
+        let damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        ProjectStatus { project: self.name().to_owned(), revision, damaged, stream }
     }
 
     /// The online store of what is live.

@@ -194,7 +194,10 @@ impl Recovery<'_> {
             if end < wanted {
                 return Err(PlatformError::Invalid(format!(
                     "the log of source `{name}` ends at position {end}, but a checkpoint holds state up to {wanted}: \
-                     records that were acknowledged are gone; restore the log's files from a copy"
+                     records that were acknowledged are gone; restore the log's files from a copy \
+                     (`projects/{}/log/{}/`)",
+                    self.project.name,
+                    self.project.lineages().get(name).unwrap_or(name)
                 )));
             }
         }

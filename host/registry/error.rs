@@ -27,7 +27,18 @@ pub enum RegistryError {
     /// See to the data directory.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// Restore it from a backup: an object of the registry is not what was written.
-    #[error("the registry's object `{path}` is damaged: {reason}")]
+    /// Restore it: an object of the registry is not what was written.
+    #[error("the registry's object `{path}` is damaged ({reason}): {}", way_back(.path))]
     Damaged { path: String, reason: String },
+}
+
+/// What helps, by what the object is.
+fn way_back(path: &str) -> &'static str {
+    if path.ends_with(".wasm") {
+        return "restore it from a copy, or put the module's file of this digest there";
+    }
+    match path.contains("/revisions/") {
+        true => "restore it from a copy, or, if it is the newest, remove it and apply the definitions again",
+        false => "restore it from a copy, or remove it and push the module again",
+    }
 }

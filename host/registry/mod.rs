@@ -16,9 +16,9 @@ pub use error::RegistryError;
 pub use modules::{ModuleRecord, Put, UdfRecord};
 pub use revisions::Revision;
 
-use crate::define::check_name;
-use crate::storage::{Storage, StorageError};
-use serde::de::DeserializeOwned;
+use crate::define::{Digest, check_name};
+use crate::storage::{Storage, StorageError, unsealed_json};
+use serde::de::{DeserializeOwned, IgnoredAny};
 use std::sync::Arc;
 
 /// The name under which the program's own module is registered.
@@ -47,6 +47,29 @@ impl Registry {
         Ok(names)
     }
 
+    /// What is not as it was written, each object with its remedy, whether or not anything live needs it.
+    pub fn check(&self) -> Result<Vec<String>, RegistryError> {
+        let mut told = Vec::new();
+        for path in self.storage.list(&self.path("revisions/"))? {
+            told.extend(self.read_json::<IgnoredAny>(&path).err().map(|error| error.to_string()));
+        }
+        for path in self.storage.list(&self.path("modules/"))? {
+            let (name, kind) = path.rsplit('/').next().and_then(|name| name.split_once('.')).unwrap_or_default();
+            match kind {
+                "json" => told.extend(self.read_json::<IgnoredAny>(&path).err().map(|error| error.to_string())),
+                "wasm" => {
+                    let found = Digest::of(&self.storage.read(&path)?.unwrap_or_default());
+                    if found.hex() != name {
+                        let reason = format!("its bytes are {found}");
+                        told.push(RegistryError::Damaged { path, reason }.to_string());
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(told)
+    }
+
     /// The project's name.
     pub fn project(&self) -> &str {
         &self.project
@@ -58,9 +81,8 @@ impl Registry {
 
     fn read_json<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, RegistryError> {
         let Some(bytes) = self.storage.read(path)? else { return Ok(None) };
-        let damaged =
-            |error: serde_json::Error| RegistryError::Damaged { path: path.to_owned(), reason: error.to_string() };
-        serde_json::from_slice(&bytes).map(Some).map_err(damaged)
+        let damaged = |reason| RegistryError::Damaged { path: path.to_owned(), reason };
+        unsealed_json(&bytes).map(Some).map_err(damaged)
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::{Registry, RegistryError, number_in};
 use crate::define::{Digest, ModuleVersion, check_name};
-use crate::storage::Creation;
+use crate::storage::{Creation, sealed_json};
 use bytes::Bytes;
 use onefold_fold::{Module, Role};
 use serde::{Deserialize, Serialize};
@@ -67,17 +67,16 @@ impl Registry {
         let digest = Digest::of(bytes);
         for _ in 0..ATTEMPTS {
             let versions = self.versions(name)?;
+            // Equal bytes have equal names here, so one that exists is the one to be written; one that is gone comes back.
+            let _ = self.storage.create(&self.bytes_path(name, &digest), bytes)?;
             if let Some(record) = versions.into_iter().find(|record| record.digest == digest) {
                 return Ok(Put::Existed(record));
             }
-            // Equal bytes have equal names here, so one that exists is the one to be written.
-            let _ = self.storage.create(&self.bytes_path(name, &digest), bytes)?;
             let version = self.next_version(name)?;
             let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
             let record = ModuleRecord { name: name.to_owned(), version, digest, size, udfs: udf_records(module) };
             let path = self.record_path(name, version);
-            let text = serde_json::to_vec(&record)
-                .map_err(|error| RegistryError::Damaged { path: path.clone(), reason: error.to_string() })?;
+            let text = sealed_json(&path, &record)?;
             if self.storage.create(&path, &text)? == Creation::Created {
                 return Ok(Put::Created(record));
             }

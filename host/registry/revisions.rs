@@ -2,7 +2,7 @@
 
 use super::{Registry, RegistryError, number_in};
 use crate::define::{ChangeNote, Project};
-use crate::storage::Creation;
+use crate::storage::{Creation, sealed_json};
 use serde::{Deserialize, Serialize};
 
 /// One applied state of a project.
@@ -57,8 +57,7 @@ impl Registry {
     /// Makes a revision live. A conflict when its number is taken.
     pub(super) fn create_revision(&self, revision: Revision) -> Result<Revision, RegistryError> {
         let path = self.revision_path(revision.number);
-        let bytes = serde_json::to_vec(&revision)
-            .map_err(|error| RegistryError::Damaged { path: path.clone(), reason: error.to_string() })?;
+        let bytes = sealed_json(&path, &revision)?;
         match self.storage.create(&path, &bytes)? {
             Creation::Created => Ok(revision),
             Creation::AlreadyExists => Err(RegistryError::Conflict(format!(

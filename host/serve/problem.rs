@@ -197,7 +197,7 @@ impl From<PlatformError> for Problem {
                 error @ (BatchError::Input(_) | BatchError::Unreadable { .. } | BatchError::Changed { .. }),
             ) => Problem::unprocessable(error.to_string()),
             PlatformError::Online(error) => error.into(),
-            PlatformError::Storage(error) if error.is_unwritable() => Problem::unavailable(error.to_string()),
+            failed if failed.is_unwritable() => Problem::unavailable(failed.to_string()),
             failed => Problem::internal(failed.to_string()),
         }
     }

@@ -61,8 +61,8 @@ impl Writer {
         let mut writer_keys = (BTreeMap::new(), VecDeque::new());
         let oldest_us = clock.now_us().saturating_sub(settings.keep_keys_us);
         let mut headers = VecDeque::new();
-        for segment in segments.iter().rev().skip(1) {
-            let found = read_headers(storage.as_ref(), segment)?;
+        for (segment, next) in segments.iter().zip(segments.iter().skip(1)).rev() {
+            let found = read_headers(storage.as_ref(), segment, next.first_position)?;
             let old = found.iter().all(|header| header.arrival_us < oldest_us);
             found.into_iter().rev().for_each(|header| headers.push_front(header));
             if old {
@@ -266,9 +266,10 @@ fn read_header_checked(bytes: &Bytes, offset: usize, position: u64) -> Option<He
 }
 
 /// The headers of a closed file, without its records.
-fn read_headers(storage: &dyn Storage, segment: &Segment) -> Result<Vec<Header>, LogError> {
+/// They must lead up to the position at which the next file begins.
+fn read_headers(storage: &dyn Storage, segment: &Segment, end_position: u64) -> Result<Vec<Header>, LogError> {
     let mut headers = Vec::new();
-    let mut offset = 0;
+    let (mut offset, mut position) = (0, segment.first_position);
     while offset < segment.synced {
         let damaged = || LogError::Corrupt { path: segment.path.clone(), offset, what: "a header is damaged" };
         // Most keys and answers are short: one read is enough for nearly all.
@@ -279,7 +280,11 @@ fn read_headers(storage: &dyn Storage, segment: &Segment) -> Result<Vec<Header>,
         }
         let header = frame::read_header(&bytes, offset).ok_or_else(damaged)?;
         offset += header.frame_length();
+        position = header.next_position();
         headers.push(header);
     }
-    Ok(headers)
+    match position == end_position && offset == segment.synced {
+        true => Ok(headers),
+        false => Err(LogError::Corrupt { path: segment.path.clone(), offset, what: "records are missing at its end" }),
+    }
 }

@@ -415,6 +415,27 @@ mod tests {
         assert_eq!(read(&log, 0, 1 << 20).unwrap().len(), 5);
     }
 
+    /// Guards: a closed file that had lost its last frames was opened without a word, and read with an error much later.
+    #[test]
+    fn a_closed_file_that_was_cut_off_is_named_when_the_log_is_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = || Arc::new(crate::storage::LocalStorage::open(directory.path()).unwrap());
+        let log = open(storage(), 0).unwrap();
+        for number in 0..60 {
+            log.append(push(&[&format!("record {number}")], None)).unwrap();
+        }
+        drop(log);
+        let path = directory.path().join(format!("{PATH}/{:020}.log", 0));
+        let whole = std::fs::read(&path).unwrap();
+        for length in 0..whole.len() {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            let error = open(storage(), 0).err().unwrap_or_else(|| panic!("{length} bytes are taken")).to_string();
+            assert!(error.contains("00000000000000000000.log") && error.contains("restore the file"), "{error}");
+        }
+        std::fs::write(&path, &whole).unwrap();
+        assert_eq!(read(&open(storage(), 0).unwrap(), 0, 1 << 20).unwrap().len(), 60);
+    }
+
     #[test]
     fn many_pushers_at_once_each_get_their_own_place() {
         let directory = tempfile::tempdir().unwrap();

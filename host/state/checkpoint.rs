@@ -9,9 +9,9 @@ use super::codec::{CodecError, GroupChanges};
 use crate::define::Digest;
 use crate::route::Groups;
 use crate::rows::RowSet;
-use crate::storage::{Creation, Storage, StorageError};
+use crate::storage::{Creation, Storage, StorageError, sealed_json, unsealed_json};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A group's chain is written anew when it has so many files.
@@ -87,8 +87,8 @@ pub struct TableRecord {
 pub enum CheckpointError {
     #[error(transparent)]
     Storage(#[from] StorageError),
-    #[error("`{path}` is damaged ({reason}): remove the newest manifest to fall back on the one before, or rebuild")]
-    Damaged { path: String, reason: String },
+    #[error("`{path}` is damaged ({reason}): {way_back}")]
+    Damaged { path: String, reason: String, way_back: String },
     #[error("group {group} was taken over by `{writer}` (generation {generation}): this process must stop")]
     Fenced { group: u32, writer: String, generation: u64 },
     #[error(
@@ -109,6 +109,8 @@ pub struct Checkpoints {
     lineages: BTreeMap<String, String>,
     /// The newest manifest of each group.
     newest: BTreeMap<u32, Manifest>,
+    /// The greatest epoch that was found, whether or not it counts.
+    found_epoch: u64,
 }
 
 /// One group's part of a checkpoint.
@@ -138,8 +140,16 @@ impl Checkpoints {
         groups: Groups,
     ) -> Result<Checkpoints, CheckpointError> {
         let (lineages, newest) = (BTreeMap::new(), BTreeMap::new());
-        let mut checkpoints =
-            Checkpoints { storage, project: project.into(), writer, generation: 1, groups, lineages, newest };
+        let mut checkpoints = Checkpoints {
+            storage,
+            project: project.into(),
+            writer,
+            generation: 1,
+            groups,
+            lineages,
+            newest,
+            found_epoch: 0,
+        };
         for group in groups.all() {
             if let Some(manifest) = checkpoints.read_newest(group)? {
                 if manifest.groups != groups {
@@ -150,7 +160,41 @@ impl Checkpoints {
                 checkpoints.newest.insert(group, manifest);
             }
         }
+        checkpoints.found_epoch = checkpoints.epoch();
+        checkpoints.agree_on_tables()?;
         Ok(checkpoints)
+    }
+
+    /// Tables change with an epoch that all groups have. A crash between its manifests leaves groups whose state was
+    /// built anew beside groups whose state was not: those ahead go back to the newest epoch that all have, and what was
+    /// built is given up, as if the crash had come before it.
+    fn agree_on_tables(&mut self) -> Result<(), CheckpointError> {
+        let mut tables = self.newest.values().map(|manifest| &manifest.tables);
+        let first = tables.next();
+        if tables.all(|other| Some(other) == first) || self.newest.len() < self.groups.count() {
+            return Ok(());
+        }
+        let mut epochs: BTreeMap<u32, BTreeSet<u64>> = BTreeMap::new();
+        for group in self.groups.all() {
+            let paths = self.storage.list(&self.manifest_prefix(group))?;
+            epochs.insert(group, paths.iter().filter_map(|path| epoch_in(path)).collect());
+        }
+        let of_all = epochs.values().cloned().reduce(|one, other| &one & &other).unwrap_or_default();
+        let Some(complete) = of_all.last().copied() else { return Ok(()) };
+        let mut agreed: Option<Vec<TableRecord>> = None;
+        for (group, epochs) in epochs {
+            if agreed.is_none() {
+                agreed = self.read_manifest(&self.manifest_path(group, complete))?.map(|manifest| manifest.tables);
+            }
+            for epoch in epochs.range(complete..).rev() {
+                let manifest = self.read_manifest(&self.manifest_path(group, *epoch))?;
+                if let Some(manifest) = manifest.filter(|manifest| agreed.as_ref() == Some(&manifest.tables)) {
+                    self.newest.insert(group, manifest);
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The same with sources under these names, each with its lineage. What is known of others is forgotten: they are
@@ -195,7 +239,7 @@ impl Checkpoints {
 
     /// The newest committed epoch of all groups.
     pub fn epoch(&self) -> u64 {
-        self.newest.values().map(|manifest| manifest.epoch).max().unwrap_or(0)
+        self.newest.values().map(|manifest| manifest.epoch).max().unwrap_or(0).max(self.found_epoch)
     }
 
     /// The name that this process writes under.
@@ -212,7 +256,7 @@ impl Checkpoints {
     pub fn load(&self, group: u32) -> Result<Vec<GroupChanges>, CheckpointError> {
         let mut changes = Vec::new();
         for file in self.newest.get(&group).map(|manifest| &manifest.files[..]).unwrap_or_default() {
-            let damaged = |reason: String| CheckpointError::Damaged { path: file.path.clone(), reason };
+            let damaged = |reason: String| self.damaged(&file.path, reason);
             let bytes = self.storage.read_range(&file.path, file.offset, file.length as usize)?;
             let bytes = bytes.ok_or_else(|| damaged("it is gone".into()))?;
             if bytes.len() as u64 != file.length {
@@ -232,10 +276,8 @@ impl Checkpoints {
             let sound = bytes.split_last_chunk::<4>().filter(|(letters, checksum)| {
                 bytes.len() as u64 == file.length && crc32fast::hash(letters) == u32::from_le_bytes(**checksum)
             });
-            let (said, _) = sound.ok_or_else(|| CheckpointError::Damaged {
-                path: file.path.clone(),
-                reason: "the letters of late rows are not what was written".into(),
-            })?;
+            let (said, _) = sound
+                .ok_or_else(|| self.damaged(&file.path, "the letters of late rows are not what was written".into()))?;
             letters.entry(format!("{:020}-{}", manifest.epoch, manifest.writer)).or_default().extend_from_slice(said);
         }
         Ok(letters)
@@ -269,7 +311,7 @@ impl Checkpoints {
             && self.storage.create(&path, &delta)? == Creation::AlreadyExists
             && self.storage.read(&path)?.as_deref() != Some(delta.as_slice())
         {
-            return Err(CheckpointError::Damaged { path, reason: "it exists before it was written".into() });
+            return Err(self.damaged(&path, "it exists before it was written".into()));
         }
         self.storage.crash_point("after the delta, before the manifests")?;
         for part in parts {
@@ -300,8 +342,7 @@ impl Checkpoints {
 
     fn create_manifest(&mut self, group: u32, manifest: Manifest) -> Result<(), CheckpointError> {
         let path = self.manifest_path(group, manifest.epoch);
-        let bytes = serde_json::to_vec(&self.as_stored(&manifest))
-            .map_err(|error| CheckpointError::Damaged { path: path.clone(), reason: error.to_string() })?;
+        let bytes = sealed_json(&path, &self.as_stored(&manifest))?;
         if self.storage.create(&path, &bytes)? == Creation::AlreadyExists {
             let standing = self.read_manifest(&path)?;
             if let Some(other) = standing.filter(|standing| standing.writer != self.writer) {
@@ -345,9 +386,40 @@ impl Checkpoints {
 
     fn read_manifest(&self, path: &str) -> Result<Option<Manifest>, CheckpointError> {
         let Some(bytes) = self.storage.read(path)? else { return Ok(None) };
-        serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|error| CheckpointError::Damaged { path: path.into(), reason: error.to_string() })
+        unsealed_json(&bytes).map(Some).map_err(|reason| self.damaged(path, reason))
+    }
+
+    /// A file that is not what was written, and how to go on without it: from the checkpoint before, if every group
+    /// still has one that does not need the file.
+    fn damaged(&self, path: &str, reason: String) -> CheckpointError {
+        let way_back = self.way_back(path).unwrap_or_else(|| {
+            let project = &self.project;
+            format!(
+                "no older checkpoint does without it: restore it from a copy, or remove `projects/{project}/manifests` \
+                 and `projects/{project}/state`, and the state is folded anew from the log; then run `onefold \
+                 materialize` for what came from files"
+            )
+        });
+        CheckpointError::Damaged { path: path.to_owned(), reason, way_back }
+    }
+
+    fn way_back(&self, path: &str) -> Option<String> {
+        let epoch: u64 = path.rsplit('/').next()?.split(['-', '.']).next()?.parse().ok()?;
+        let mut leaving = BTreeSet::new();
+        for group in self.groups.all() {
+            let paths = self.storage.list(&self.manifest_prefix(group)).ok()?;
+            let (older, newer): (Vec<String>, Vec<String>) =
+                paths.into_iter().partition(|path| epoch_in(path).is_some_and(|own| own < epoch));
+            // A group that had no checkpoint before would be folded from the log alone.
+            older.last()?;
+            leaving.extend(newer.iter().filter_map(|path| path.rsplit('/').next().map(str::to_owned)));
+        }
+        let files: Vec<String> =
+            leaving.iter().map(|name| format!("`projects/{}/manifests/*/{name}`", self.project)).collect();
+        Some(format!(
+            "remove {} to go on from the checkpoint before; what came since is folded again from the log",
+            files.join(" and ")
+        ))
     }
 
     fn manifest_prefix(&self, group: u32) -> String {

@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A file system, seen from the root of a data directory.
 pub trait Files: Send + Sync {
@@ -40,11 +41,41 @@ pub trait OpenFile: Send {
 /// The machine's file system, below a directory.
 pub struct Disk {
     root: PathBuf,
+    halt: Option<Halt>,
+}
+
+/// Where a test of the program lets the process come to a halt, to kill it there: `POINT;HIT;FILE` in this variable.
+const HALT_AT: &str = "ONEFOLD_HALT_AT";
+
+/// A named point, counted from 1, and the file that says it was reached.
+struct Halt {
+    point: String,
+    hit: u64,
+    told: PathBuf,
+    reached: AtomicU64,
+}
+
+impl Halt {
+    fn of_environment() -> Option<Halt> {
+        let text = std::env::var(HALT_AT).ok()?;
+        let mut parts = text.splitn(3, ';');
+        let (point, hit, told) = (parts.next()?.to_owned(), parts.next()?.parse().ok()?, parts.next()?.into());
+        Some(Halt { point, hit, told, reached: AtomicU64::new(0) })
+    }
+
+    fn pass(&self, name: &str) {
+        if name == self.point && self.reached.fetch_add(1, Ordering::SeqCst) + 1 == self.hit {
+            // Without the file nobody would come to kill it.
+            while fs::write(&self.told, name).is_ok() {
+                std::thread::park();
+            }
+        }
+    }
 }
 
 impl Disk {
     pub fn new(root: &Path) -> Disk {
-        Disk { root: root.to_owned() }
+        Disk { root: root.to_owned(), halt: Halt::of_environment() }
     }
 
     fn at(&self, path: &str) -> PathBuf {
@@ -98,6 +129,13 @@ impl Files for Disk {
             }
         }
         Ok(entries)
+    }
+
+    fn crash_point(&self, name: &'static str) -> io::Result<()> {
+        if let Some(halt) = &self.halt {
+            halt.pass(name);
+        }
+        Ok(())
     }
 }
 

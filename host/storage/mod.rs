@@ -6,17 +6,21 @@
 mod files;
 #[doc(hidden)]
 pub mod forgetful;
+mod format;
 mod local;
 mod lock;
 mod look;
+mod sealed;
 
 use bytes::Bytes;
 use std::io;
 use std::path::PathBuf;
 
+pub use format::check_format;
 pub use local::LocalStorage;
 pub use lock::{DataLock, Owner};
 pub use look::LookStorage;
+pub use sealed::{seal, sealed_json, unseal, unsealed_json};
 
 /// Whether `create` made the object, or found one of that name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

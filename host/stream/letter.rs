@@ -3,7 +3,7 @@
 use crate::define::Digest;
 use crate::rows::Stage;
 use crate::state::{CheckpointError, Checkpoints};
-use crate::storage::{Creation, Storage, StorageError};
+use crate::storage::{Creation, Storage, StorageError, seal, unseal};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -76,7 +76,7 @@ pub fn store(storage: &dyn Storage, project: &str, name: &str, letters: &[Letter
     if letters.is_empty() {
         return Ok(());
     }
-    let lines = lines(letters);
+    let lines = seal(lines(letters));
     let path = format!("{}{name}.jsonl", prefix(project));
     match storage.create(&path, &lines)? {
         Creation::Created => Ok(()),
@@ -102,7 +102,7 @@ pub fn lines(letters: &[Letter]) -> Vec<u8> {
 /// only once its checkpoint is stored. What was stored before stays as it is; it may say more, never less.
 pub fn publish_late(storage: &dyn Storage, project: &str, checkpoints: &Checkpoints) -> Result<(), CheckpointError> {
     for (name, lines) in checkpoints.late_letters()? {
-        match storage.create(&format!("{}{name}-late.jsonl", prefix(project)), &lines)? {
+        match storage.create(&format!("{}{name}-late.jsonl", prefix(project)), &seal(lines))? {
             Creation::Created | Creation::AlreadyExists => {}
         }
     }
@@ -113,18 +113,32 @@ pub fn publish_late(storage: &dyn Storage, project: &str, checkpoints: &Checkpoi
 pub fn load(storage: &dyn Storage, project: &str) -> Result<Vec<Letter>, StorageError> {
     let mut letters = BTreeMap::new();
     for path in storage.list(&prefix(project))? {
-        let bytes = storage.read(&path)?.unwrap_or_default();
-        for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            let letter: Letter = serde_json::from_slice(line).map_err(|error| {
-                StorageError::Invalid(format!(
-                    "`{path}` holds a line that is no dead letter ({error}): restore the file"
-                ))
-            })?;
+        let Some(bytes) = storage.read(&path)? else { continue };
+        let lines = unseal(&bytes).map_err(|reason| damaged(&path, reason))?;
+        for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let letter: Letter = serde_json::from_slice(line).map_err(|error| damaged(&path, error))?;
             let refused_by = (letter.refused_by.clone(), letter.intake, letter.begun);
             letters.insert((letter.source.clone(), letter.position, letter.sub_row, refused_by), letter);
         }
     }
     Ok(letters.into_values().collect())
+}
+
+/// What of the stored letters is not what was written, each file with its remedy.
+pub fn check(storage: &dyn Storage, project: &str) -> Result<Vec<String>, StorageError> {
+    let mut told = Vec::new();
+    for path in storage.list(&prefix(project))? {
+        let bytes = storage.read(&path)?.unwrap_or_default();
+        told.extend(unseal(&bytes).err().map(|reason| damaged(&path, reason).to_string()));
+    }
+    Ok(told)
+}
+
+fn damaged(path: &str, reason: impl std::fmt::Display) -> StorageError {
+    StorageError::Invalid(format!(
+        "the dead letters in `{path}` are damaged ({reason}): restore the file from a copy, or remove it; then its \
+         letters are forgotten, their rows are still in the log"
+    ))
 }
 
 fn prefix(project: &str) -> String {

@@ -18,7 +18,9 @@ pub use compiled::{CompileError, Compiled};
 pub use fold_ordered::OrderedRefusal;
 pub use fold_table::{FeatureRefusal, FoldTableError, Ordered, Refused, TableFold, fold_touched};
 pub use judge::judge;
-pub use letter::{Letter, Reason, RefusedBy, load as load_letters, publish_late, store as store_letters};
+pub use letter::{
+    Letter, Reason, RefusedBy, check as check_letters, load as load_letters, publish_late, store as store_letters,
+};
 pub use router::{Bounds, Places, RouteError, Routed, RoutedTable, Router};
 pub use runtime::{Stopped, Stream, StreamError, StreamParts, StreamSettings, Watch};
 pub use status::{SourceStatus, StreamStatus, TableStatus};

@@ -89,7 +89,7 @@ fn keys_of(view: &FeatureView, batch: &RecordBatch, row: usize) -> Vec<Value> {
     view.join_keys.iter().map(key).collect()
 }
 
-fn check_snapshot(
+pub fn check_snapshot(
     seed: u64,
     view: &FeatureView,
     entities: &BTreeMap<Vec<Value>, Vec<Row>>,

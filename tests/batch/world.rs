@@ -4,7 +4,7 @@ use crate::modules::ecommerce;
 use onefold::batch::{BatchHost, BatchSettings, LogRows, Refusals, Rows};
 use onefold::clock::ManualClock;
 use onefold::decode::JsonDecoder;
-use onefold::define::{Definitions, Project, UdfUse, read_directory, read_text};
+use onefold::define::{DefinitionFile, Definitions, Project, UdfUse, read_directory, read_files, read_text};
 use onefold::registry::{ApplyOptions, ModuleCache, Registry, commit, plan_apply};
 use onefold::source::{Append, LogSettings, PushLog, Records};
 use onefold::std_module::STD_WASM;
@@ -115,6 +115,12 @@ impl World {
         }
         LogRows { end: log.end_position(), log: Arc::new(log) }
     }
+}
+
+/// Definitions as they stand in a directory of this machine, whose files they may name.
+pub fn read_as_file(text: &str) -> Definitions {
+    let file = DefinitionFile { file: "all.yaml".to_owned(), directory: "/".into(), text: text.to_owned() };
+    read_files(&[file]).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Rows of files and of one log.

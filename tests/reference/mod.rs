@@ -9,6 +9,7 @@ mod cases;
 mod coverage;
 mod exact;
 mod filter;
+mod large;
 mod ordered;
 mod random;
 mod random_rows;
@@ -24,10 +25,12 @@ pub use {
     cases::{Case, Lookup, Status, load_cases},
     coverage::{Coverage, Situation, WindowKind},
     filter::passes,
+    large::{LARGE_PRICE, large_project},
     ordered::{OrderedProject, Settling, mark_late, ordered_project},
     random::{RandomProject, random_project},
     random_rows::Chance,
     resolve::documents,
+    transform::price_ratio,
     udf::AGGREGATES,
     value::{Row, Value, format_time_us, parse_time_us},
     window::holds,

@@ -132,7 +132,7 @@ pub fn ordered_project(seed: u64) -> OrderedProject {
     OrderedProject { project: project(&documents(&definitions)), definitions, rows, asks_us, chance }
 }
 
-fn view(chance: &mut Chance, index: usize) -> Json {
+pub(super) fn view(chance: &mut Chance, index: usize) -> Json {
     let entities = if chance.one_in(3) { json!(["thing", "number"]) } else { json!(["thing"]) };
     let mut view =
         json!({"kind": "feature_view", "name": format!("view_{index}"), "entities": entities, "source": "events"});

@@ -9,7 +9,7 @@ use onefold_fold::Kind;
 use serde_json::{Value as Json, json};
 
 const ROWS: usize = 60;
-const OPERATORS: [&str; 10] = ["eq", "ne", "lt", "le", "gt", "ge", "in", "not_in", "is_null", "not_null"];
+pub(super) const OPERATORS: [&str; 10] = ["eq", "ne", "lt", "le", "gt", "ge", "in", "not_in", "is_null", "not_null"];
 
 /// A project with its rows and the instants to ask about. One seed makes one, always the same.
 pub struct RandomProject {
@@ -82,7 +82,7 @@ pub(super) fn source(chance: &mut Chance) -> Json {
     source
 }
 
-fn view(chance: &mut Chance, index: usize) -> Json {
+pub(super) fn view(chance: &mut Chance, index: usize) -> Json {
     let entities = if chance.one_in(3) { json!(["thing", "number"]) } else { json!(["thing"]) };
     let mut view =
         json!({"kind": "feature_view", "name": format!("view_{index}"), "entities": entities, "source": "events"});
@@ -153,6 +153,11 @@ fn inputs(chance: &mut Chance, udf: &str) -> Vec<&'static str> {
 /// The column and the rest of a comparison. Constants are the values that rows have, but for NaN and the infinities.
 pub(super) fn comparison(chance: &mut Chance) -> (&'static str, Json) {
     let op = *chance.pick(&OPERATORS);
+    comparison_by(chance, op)
+}
+
+/// The same by a given operator.
+pub(super) fn comparison_by(chance: &mut Chance, op: &str) -> (&'static str, Json) {
     let comparable: [(&'static str, Kind); 5] = [
         ("flag", Kind::Boolean),
         ("whole", Kind::Int64),

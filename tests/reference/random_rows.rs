@@ -85,6 +85,36 @@ pub fn random_rows(chance: &mut Chance, count: usize) -> Vec<Row> {
     rows
 }
 
+/// `count` rows of about `keys` entities, three of which have more rows than the others, in arrival order: mostly in the
+/// order of time, some a little late, a few much.
+pub fn many_random_rows(chance: &mut Chance, count: usize, keys: usize) -> Vec<Row> {
+    let mut rows: Vec<Row> = Vec::with_capacity(count);
+    for number in 0..count {
+        let again = (number > 0 && chance.one_in(5)).then(|| chance.below(number));
+        let row = match again {
+            Some(earlier) if chance.one_in(3) => rows[earlier].clone(),
+            Some(earlier) => random_row(chance, rows[earlier].event_time_us, Some(&rows[earlier])),
+            None => {
+                let time_us = random_time_us(chance);
+                let mut row = random_row(chance, time_us, None);
+                if !chance.one_in(40) {
+                    row.values.insert("key".to_owned(), Value::Utf8(format!("k{}", chance.below(keys))));
+                }
+                row
+            }
+        };
+        rows.push(row);
+    }
+    rows.sort_by_key(|row| row.event_time_us);
+    for _ in 0..count / 5 {
+        let from = chance.below(count);
+        let far = if chance.one_in(200) { count } else { 300 };
+        let to = (from + chance.below(far)).min(count - 1);
+        rows.swap(from, to);
+    }
+    rows
+}
+
 fn random_row(chance: &mut Chance, event_time_us: i64, same_entity_as: Option<&Row>) -> Row {
     let mut values: BTreeMap<String, Value> =
         COLUMNS.iter().map(|(name, kind)| ((*name).to_owned(), hard_value(chance, *kind))).collect();

@@ -35,10 +35,11 @@ pub fn amount(quantity: &Value, unit_price: &Value) -> Value {
     }
 }
 
-/// The price against the average price of a unit sold, `price / (revenue / units)`; null when any is, or nothing was sold.
+/// The price against the average price of a unit sold, `price / (revenue / units)`; null when any is, or nothing was sold or
+/// came in.
 pub fn price_ratio(price: &Value, revenue: &Value, units: &Value) -> Value {
     match (price, revenue, units) {
-        (Value::Float64(price), Value::Float64(revenue), Value::Int64(units)) if *units != 0 => {
+        (Value::Float64(price), Value::Float64(revenue), Value::Int64(units)) if *units != 0 && *revenue != 0.0 => {
             Value::Float64(price / (revenue / *units as f64))
         }
         _ => Value::Null,

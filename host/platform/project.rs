@@ -16,6 +16,7 @@ use bytes::Bytes;
 use onefold_fold::{Field, Udf};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -26,6 +27,9 @@ const CATCH_UP: Duration = Duration::from_secs(24 * 3600);
 
 /// How long a wait for rows holds the stream, which others want too.
 const WAIT_SLICE: Duration = Duration::from_millis(200);
+
+/// Cut overs that are remembered for whoever asks; nobody makes so many between two looks.
+const MOST_PAUSES: usize = 10_000;
 
 /// What readers see: one revision with everything that belongs to it, swapped as a whole.
 pub struct Live {
@@ -53,6 +57,12 @@ pub struct ProjectHost {
     pub(super) changing: Mutex<()>,
     /// Held while what the stream folds is not what is live.
     pub(super) cutting: Mutex<()>,
+    /// When something that was retired is to be let go.
+    pub(super) let_go_at_us: AtomicI64,
+    /// Set when the process ends.
+    is_closed: AtomicBool,
+    /// How long the stream stood at cut overs that nobody has asked about yet.
+    pauses_us: Mutex<Vec<u64>>,
 }
 
 /// The answer to a push: what is durable now.
@@ -105,6 +115,9 @@ impl ProjectHost {
             said: Mutex::default(),
             changing: Mutex::default(),
             cutting: Mutex::default(),
+            let_go_at_us: AtomicI64::new(i64::MAX),
+            is_closed: AtomicBool::new(false),
+            pauses_us: Mutex::default(),
         }
     }
 
@@ -133,7 +146,10 @@ impl ProjectHost {
         }
     }
 
+    /// Stops for good, once nobody is between two streams any more.
     pub(super) fn stop(&self) -> Result<(), PlatformError> {
+        let _cutting = self.cutting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_closed.store(true, Ordering::SeqCst);
         match self.stream().take() {
             Some(stream) => stream.stop().map(drop).map_err(PlatformError::from),
             None => Ok(()),
@@ -152,14 +168,14 @@ impl ProjectHost {
         let prepare = |udf: &UdfUse, inputs: &[Field]| self.prepare(udf, inputs);
         let recovery = Recovery {
             project: project.clone(),
-            earlier: self.earlier(&revision)?,
+            earlier: self.earlier(&revision)?.projects,
             storage: self.storage.clone(),
             clock: self.clock.clone(),
             logs: logs.clone(),
             groups: self.groups(),
             prepare: &prepare,
             writer: self.writer_name(),
-            progress: &|_, _| {},
+            progress: &|_, _| Ok(()),
         };
         let (mut parts, online) = recovery.run()?;
         parts.said = self.said.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -176,6 +192,7 @@ impl ProjectHost {
         }
         *stream = Some(running);
         let live = Live { revision, compiled, online, on_demand };
+        self.note_retired(&live)?;
         *self.live.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(live));
         Ok(())
     }
@@ -208,9 +225,29 @@ impl ProjectHost {
         &self.modules
     }
 
-    /// How long what a revision retired is folded on.
-    pub(super) fn keep_revisions_us(&self) -> i64 {
-        self.settings.keep_revisions_us
+    /// How long what a revision of this project retired is folded on.
+    pub(super) fn keep_revisions_us(&self, project: &Project) -> i64 {
+        project.keep_revisions_us.unwrap_or(self.settings.keep_revisions_us)
+    }
+
+    /// An error once the process has been told to end: then no stream is to be started again.
+    pub(super) fn check_open(&self) -> Result<(), PlatformError> {
+        match self.is_closed.load(Ordering::SeqCst) {
+            true => Err(PlatformError::Unavailable(format!("project `{}` is being closed", self.name()))),
+            false => Ok(()),
+        }
+    }
+
+    /// How long the stream stood at cut overs, in microseconds: those that have not been taken before.
+    pub fn take_pauses(&self) -> Vec<u64> {
+        std::mem::take(&mut *self.pauses_us.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn note_pause(&self, pause_us: u64) {
+        let mut pauses_us = self.pauses_us.lock().unwrap_or_else(PoisonError::into_inner);
+        if pauses_us.len() < MOST_PAUSES {
+            pauses_us.push(pause_us);
+        }
     }
 
     pub(super) fn groups(&self) -> Groups {
@@ -240,6 +277,7 @@ impl ProjectHost {
         look: impl FnOnce(&Live, &Stopped) -> Result<T, PlatformError>,
     ) -> Result<T, PlatformError> {
         let _cutting = self.cutting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_open()?;
         let mut stream = self.stream();
         let live = self.live()?;
         let stopped = self.halt(&mut stream)?;
@@ -259,6 +297,7 @@ impl ProjectHost {
             letters: Vec::new(),
             said: stopped.said,
             fresh: Vec::new(),
+            waits: false,
         };
         *stream = Some(Stream::start(parts, self.stream_settings())?);
         seen

@@ -2,6 +2,7 @@
 //! that somebody watches or gives up.
 
 use crate::batch::world::World;
+use crate::command_line::run;
 use crate::modules::{ecommerce, sessions, trails};
 use crate::reference::{Row, format_time_us, ordered_project};
 use crate::serve::{Server, Told};
@@ -455,4 +456,50 @@ fn files_that_only_lie_elsewhere_keep_the_state_and_others_make_it_anew() {
     let proposal = plan(&pushless, &options).unwrap();
     let refused = bench.platform.apply("shop", &proposal).map(|_| ()).unwrap_err().to_string();
     assert!(refused.contains("source `filed` takes no pushes"), "{refused}");
+}
+
+#[test]
+fn commands_pause_resume_and_apply_as_they_are_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let says = |arguments: &[&str], code: i32, parts: &[&str]| {
+        let ran = run(at, arguments);
+        assert_eq!(ran.code, code, "{arguments:?}: {}{}", ran.out, ran.error);
+        for part in parts {
+            assert!(
+                format!("{}{}", ran.out, ran.error).contains(part),
+                "{arguments:?}: no `{part}` in\n{}{}",
+                ran.out,
+                ran.error
+            );
+        }
+        ran.out
+    };
+    std::fs::write(at.join("all.yaml"), SHOP).unwrap();
+    says(&["apply", "all.yaml", "--wait"], 0, &["revision 1:"]);
+    says(&["apply", "all.yaml", "--detach"], 2, &["leave --detach out"]);
+    std::fs::write(at.join("events"), event("a", 2, 0)).unwrap();
+    says(&["push", "orders", "events"], 0, &["1 accepted"]);
+    says(&["pause", "items"], 0, &["= feature view items (paused: its values stay as they are)"]);
+    says(&["pause", "items"], 1, &["paused since revision 2"]);
+    says(&["push", "orders", "events"], 0, &["1 accepted"]);
+    let sold =
+        |expected: &str| says(&["lookup", "items.sold", "item=a", "--json"], 0, &[&format!("\"values\":[{expected}]")]);
+    sold("2");
+    says(&["status", "--json"], 0, &["\"paused\":{"]);
+    says(&["verify"], 0, &[]);
+    says(&["resume", "items", "--dry-run"], 0, &["* feature view items (resumed"]);
+    sold("2");
+    says(&["resume", "items"], 0, &["* feature view items"]);
+    sold("4");
+    says(&["revisions"], 0, &["3 (live)", "* items", "= items"]);
+    std::fs::write(
+        at.join("more.yaml"),
+        format!("kind: project\nname: shop\n---\n{}", view("more", "n: { udf: std.count, inputs: [item] }")),
+    )
+    .unwrap();
+    says(&["apply", "more.yaml", "--from", "tomorrow"], 2, &["now"]);
+    says(&["apply", "more.yaml", "--from", "now", "--same-rows"], 0, &["revision 4:"]);
+    says(&["lookup", "more.n", "item=a"], 0, &["NOT_FOUND"]);
+    says(&["verify"], 0, &[]);
 }

@@ -42,6 +42,9 @@ pub(super) struct Changed {
     pub pause_us: u64,
 }
 
+/// How often it is looked whether requests of the old revision are under way still: training sets take hours.
+const READERS_LOOKS: u32 = 200;
+
 impl ProjectHost {
     /// Makes a proposal live. Rows go on being folded, and lookups answered from the old revision, until the new one
     /// is whole. When anything fails the old revision runs on.
@@ -150,6 +153,12 @@ impl ProjectHost {
             let next = Arc::new(Live { revision, compiled, online: live.online.clone(), on_demand });
             *self.live.write().unwrap_or_else(PoisonError::into_inner) = Some(next.clone());
             if waits {
+                // A request that began with the old revision must not see a row that one after it does not see.
+                let mut looks = READERS_LOOKS;
+                while Arc::strong_count(live) > 1 && looks > 0 {
+                    std::thread::sleep(LOOK_EVERY);
+                    looks -= 1;
+                }
                 self.stream().iter().for_each(Stream::go_on);
                 pause_us = stood_us();
             }

@@ -1,5 +1,6 @@
 //! One project of a running platform: what is live, the logs that take its events, the stream that folds them.
 
+use super::retired::Past;
 use super::{PlatformError, PlatformSettings, Recovery};
 use crate::clock::Clock;
 use crate::decode::JsonDecoder;
@@ -59,6 +60,8 @@ pub struct ProjectHost {
     pub(super) cutting: Mutex<()>,
     /// When something that was retired is to be let go.
     pub(super) let_go_at_us: AtomicI64,
+    /// Older revisions that were asked for last, by number.
+    pub(super) past: Mutex<BTreeMap<u64, Past>>,
     /// Set when the process ends.
     is_closed: AtomicBool,
     /// How long the stream stood at cut overs that nobody has asked about yet.
@@ -116,6 +119,7 @@ impl ProjectHost {
             changing: Mutex::default(),
             cutting: Mutex::default(),
             let_go_at_us: AtomicI64::new(i64::MAX),
+            past: Mutex::default(),
             is_closed: AtomicBool::new(false),
             pauses_us: Mutex::default(),
         }

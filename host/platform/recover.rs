@@ -28,7 +28,7 @@ pub type ReadProgress<'a> = dyn Fn(u64, u64) -> Result<(), PlatformError> + 'a;
 pub struct Recovery<'a> {
     pub project: Arc<Project>,
     /// What revisions before it had, whose state is folded on.
-    pub earlier: Vec<Project>,
+    pub earlier: Vec<Arc<Project>>,
     pub storage: Arc<dyn Storage>,
     pub clock: Arc<dyn Clock>,
     pub logs: BTreeMap<String, Arc<PushLog>>,
@@ -102,8 +102,8 @@ pub fn standing_row_set(
 
 /// Adds what earlier revisions read and this one does not, as far as there is state of it and the sources still have
 /// all that it is made of.
-pub fn keep_earlier(layout: &mut Layout, project: &Project, earlier: &[Project], records: &[TableRecord]) {
-    let stands_still = paused_features(earlier.first());
+pub fn keep_earlier(layout: &mut Layout, project: &Project, earlier: &[Arc<Project>], records: &[TableRecord]) {
+    let stands_still = paused_features(earlier.first().map(Arc::as_ref));
     for (age, before) in earlier.iter().enumerate() {
         for view in before.feature_views.values() {
             let Some(old) = before.sources.get(&view.source) else { continue };

@@ -8,7 +8,7 @@ use crate::registry::Revision;
 use crate::stream::Compiled;
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, TryLockError};
+use std::sync::{Arc, PoisonError, TryLockError};
 
 /// So many revisions before the live one are folded on at most, however young they are: each may bring features that
 /// every row is folded for, and a rollback further than that is no slip of the hand.
@@ -16,10 +16,13 @@ const MOST_REVISIONS: usize = 32;
 /// When letting go fails (a full disk), it is tried again after so long.
 const AGAIN_US: i64 = 60_000_000;
 
+/// When a revision was created, wall time, and what it was.
+pub(super) type Past = (i64, Arc<Project>);
+
 /// The projects whose state is folded on.
 pub(super) struct Earlier {
     /// The live one, and those before it: newest first.
-    pub projects: Vec<Project>,
+    pub projects: Vec<Arc<Project>>,
     /// When the oldest of them is to be let go; the greatest number where there is none before the live one.
     pub until_us: i64,
 }
@@ -28,7 +31,7 @@ impl ProjectHost {
     /// What was live within the time that a rollback is to be quick for, and what is.
     pub(super) fn earlier(&self, newest: &Revision) -> Result<Earlier, PlatformError> {
         let (now_us, keep_us) = (self.clock().now_us(), self.keep_revisions_us(&newest.project));
-        let mut earlier = Earlier { projects: vec![newest.project.clone()], until_us: i64::MAX };
+        let mut earlier = Earlier { projects: vec![Arc::new(newest.project.clone())], until_us: i64::MAX };
         let mut retired_at_us = newest.created_at_us;
         for number in (1..newest.number).rev().take(MOST_REVISIONS) {
             let until_us = retired_at_us.saturating_add(keep_us);
@@ -36,11 +39,26 @@ impl ProjectHost {
                 break;
             }
             earlier.until_us = until_us;
-            let revision = self.registry().revision(number)?;
-            retired_at_us = revision.created_at_us;
-            earlier.projects.push(revision.project);
+            let (created_at_us, project) = self.past(number)?;
+            retired_at_us = created_at_us;
+            earlier.projects.push(project);
         }
         Ok(earlier)
+    }
+
+    /// When a revision was created, and its project. Every change asks for the same ones again, and they never change.
+    fn past(&self, number: u64) -> Result<Past, PlatformError> {
+        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = past.get(&number) {
+            return Ok(known.clone());
+        }
+        let revision = self.registry().revision(number)?;
+        let read = (revision.created_at_us, Arc::new(revision.project));
+        past.insert(number, read.clone());
+        while past.len() > MOST_REVISIONS {
+            past.pop_first();
+        }
+        Ok(read)
     }
 
     /// Notes when something of what is folded now is to be let go.

@@ -144,7 +144,7 @@ pub fn plan_rollback(registry: &Registry, number: u64, options: &ApplyOptions) -
     }
     let mut renames = Vec::new();
     for later in (number + 1..=base).rev() {
-        renames.extend(Rename::undone(&registry.revision(later)?.changes));
+        renames.extend(Rename::undone(&registry.revision_notes(later)?.changes));
     }
     let renames = live.renamed_by(&renames);
     keep_paused(&live, &mut project)?;

@@ -14,7 +14,7 @@ pub use apply::{ApplyOptions, Proposal, commit, plan_apply, plan_pause, plan_rem
 pub use catalog::{Catalog, ModuleCache};
 pub use error::RegistryError;
 pub use modules::{ModuleRecord, Put, UdfRecord};
-pub use revisions::Revision;
+pub use revisions::{Revision, RevisionNotes};
 
 use crate::define::check_name;
 use crate::storage::{Storage, StorageError};

@@ -424,7 +424,7 @@ fn answer_schemas() -> Value {
         "plan": object(json!({
             "revision": whole(),
             "changes": list(object(json!({
-                "kind": text(), "name": text(), "change": { "enum": ["create", "update", "delete", "rename"] },
+                "kind": text(), "name": text(), "change": { "enum": ["create", "update", "delete", "rename", "pause", "resume"] },
                 "renamed_from": text(),
                 "feature": { "type": ["string", "null"] }, "summary": { "type": ["string", "null"] },
                 "cost": object(json!({
@@ -435,6 +435,8 @@ fn answer_schemas() -> Value {
                 "breaks": list(text()),
             }))),
             "warnings": list(text()),
+            "job": { "type": "string", "description": "with wait=false: who makes it live" },
+            "cut_over_pause_us": { "type": ["integer", "null"], "description": "how long no row was folded" },
         })),
         "rollback": object(json!({ "revision": whole() })),
         "pushed": object(json!({

@@ -22,7 +22,7 @@ pub async fn get_revisions(State(app): State<App>, Params(project): Params<Strin
         let registry = app.platform().registry(&project)?;
         let mut revisions = Vec::new();
         for number in registry.numbers()?.into_iter().rev() {
-            let revision = registry.revision(number)?;
+            let revision = registry.revision_notes(number)?;
             revisions.push(json!({
                 "revision": number,
                 "created_at": time_json(revision.created_at_us),

@@ -9,7 +9,7 @@ use crate::serve::{Server, Told};
 use crate::stream::Bench;
 use onefold::batch::BatchSettings;
 use onefold::clock::ManualClock;
-use onefold::define::read_directory;
+use onefold::define::{read_directory, read_text};
 use onefold::platform::{
     BatchError, BatchRequest, MaterializeRequest, Platform, PlatformError, PlatformSettings, Progress,
 };
@@ -502,4 +502,28 @@ fn commands_pause_resume_and_apply_as_they_are_told() {
     says(&["apply", "more.yaml", "--from", "now", "--same-rows"], 0, &["revision 4:"]);
     says(&["lookup", "more.n", "item=a"], 0, &["NOT_FOUND"]);
     says(&["verify"], 0, &[]);
+}
+
+/// Guards: an hour of changes had every row folded for all that had ever been live in it.
+#[test]
+fn however_many_changes_an_hour_has_few_revisions_are_folded_on() {
+    let bench = Bench::in_memory(NOW_US, 1);
+    for number in 0..25 {
+        let own = format!(
+            "{SHOP}---\nkind: feature_view\nname: view_{number}\nsource: orders\nentities: [item]\nttl: {}h\n\
+             features: {{ n: {{ udf: std.count, where: {{ column: count, op: gt, value: {number} }} }} }}\n",
+            number + 1
+        );
+        for text in [own.as_str(), SHOP] {
+            let options = ApplyOptions { prune: true, ..ApplyOptions::default() };
+            let definitions = read_text("all", text).unwrap();
+            let proposal = bench.platform.plan("shop", &definitions, &options).unwrap();
+            bench.platform.apply("shop", &proposal).unwrap();
+        }
+    }
+    let live = bench.platform.project("shop").unwrap().live().unwrap();
+    assert_eq!(live.revision.number, 50);
+    let folded: usize = live.compiled.layout.tables.iter().map(|table| table.features.len()).sum();
+    // Three that are read, and one of every second revision.
+    assert!((3 + 10..=3 + 17).contains(&folded), "{folded}");
 }

@@ -84,6 +84,8 @@ fn every_command_is_listed_with_what_it_does() {
         "apply",
         "schema",
         "get",
+        "pause",
+        "resume",
         "push",
         "source",
         "lookup",

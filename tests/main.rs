@@ -27,6 +27,7 @@ mod provenance;
 mod reference;
 mod serve;
 mod served;
+mod still;
 mod stream;
 mod tidy;
 mod verify;

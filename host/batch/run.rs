@@ -26,11 +26,20 @@ use futures::stream::StreamExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-/// A push log up to a position: the same rows however far it has grown since.
+/// A stretch of a push log: the same rows however far it has grown since.
 #[derive(Clone)]
 pub struct LogRows {
     pub log: Arc<PushLog>,
+    /// The first position that is in it.
+    pub from: u64,
     pub end: u64,
+}
+
+impl LogRows {
+    /// From the log's beginning.
+    pub fn until(log: Arc<PushLog>, end: u64) -> LogRows {
+        LogRows { from: log.first_position(), log, end }
+    }
 }
 
 /// A run that is about to be polled.
@@ -105,7 +114,7 @@ impl Run {
         // What is sorted beside the columns: key, time, hash and place.
         let row_bytes = files.iter().map(|file| file.row_bytes).max().unwrap_or(0).max(128) + 64;
         let pins: Vec<PinnedFile> = files.iter().map(|file| file.pin.clone()).collect();
-        let in_log = log.map_or(0, |log| log.end.saturating_sub(log.log.first_position()));
+        let in_log = log.map_or(0, |log| log.end.saturating_sub(log.from));
         let asked = probes.as_ref().map_or(0, Probes::len);
         let total = pins.iter().map(|pin| pin.rows).sum::<u64>() + in_log;
         let threads = host.settings.threads.max(1);
@@ -249,7 +258,7 @@ fn deal(
         }
     }
     if let Some(log) = log {
-        let mut from = log.log.first_position();
+        let mut from = log.from;
         while from < log.end {
             let until = log.end.min(from.saturating_add(share));
             put(Chunk::Log { log: log.clone(), from, until }, until - from);

@@ -41,6 +41,11 @@ impl BatchSettings {
         }
     }
 
+    /// An error once nobody wants the work any more.
+    pub fn check_wanted(&self) -> Result<(), BatchError> {
+        BatchSettings::check_cancelled(&self.cancelled)
+    }
+
     /// 1 GiB and the machine's threads.
     pub fn new(temporary_dir: impl Into<PathBuf>) -> BatchSettings {
         BatchSettings {

@@ -20,7 +20,7 @@ pub(super) struct Slice {
 
 /// In batch all features of a source are made of the same rows, so that a view has exactly one table.
 pub(super) fn whole_layout(project: &Project) -> Result<Layout, BatchError> {
-    Layout::of(project, |source, _| RowSet { source: source.lineage.clone(), files: None })
+    Layout::of(project, |source, _, _| RowSet::of_log(&source.lineage))
         .map_err(|error| BatchError::Fold(error.to_string()))
 }
 

@@ -290,7 +290,8 @@ fn log(source: &str, texts: &[String]) -> Result<LogRows, CaseError> {
         let append = Append { records, arrival_us: ARRIVAL_US, idempotency: None, answer: Default::default() };
         log.append(append).map_err(CaseError::failed)?;
     }
-    Ok(LogRows { end: log.end_position(), log: Arc::new(log) })
+    let end = log.end_position();
+    Ok(LogRows::until(Arc::new(log), end))
 }
 
 /// Events as a file of the source.

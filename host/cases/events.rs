@@ -225,6 +225,7 @@ mod tests {
             ttl_us: None,
             online: true,
             right_exclusive: false,
+            paused: None,
             features: Vec::new(),
         };
         let mut project = Project::empty("p");

@@ -1,5 +1,6 @@
 //! `onefold plan` and `onefold apply`.
 
+use super::batch::watch_job;
 use super::client::{Reach, check_directory, project_path};
 use super::{Failure, Global, print};
 use crate::define::{Lock, definition_files, project_name, read_files};
@@ -26,7 +27,7 @@ pub struct PlanArgs {
 /// Make definitions live.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples: onefold apply examples/ecommerce/definitions --upgrade ecommerce\n          onefold apply examples/ecommerce/definitions --prune"
+    after_help = "Examples: onefold apply examples/ecommerce/definitions --upgrade ecommerce\n          onefold apply examples/ecommerce/definitions --prune --wait"
 )]
 pub struct ApplyArgs {
     /// The definitions: a directory, or one file.
@@ -38,6 +39,19 @@ pub struct ApplyArgs {
     /// Do it although something would stop working.
     #[arg(long)]
     allow_breaking: bool,
+    /// Let what is new begin empty, where the stream stands, instead of with its history: `--from now`. `status` and
+    /// `lookup` say since when its values are complete.
+    #[arg(long, value_name = "now", value_parser = ["now"])]
+    from: Option<String>,
+    /// A source's files at another path hold the rows that its state is made of: keep it.
+    #[arg(long)]
+    same_rows: bool,
+    /// Show how far it is until it is live.
+    #[arg(long)]
+    wait: bool,
+    /// Do not wait until it is live: say which job makes it so.
+    #[arg(long, conflicts_with = "wait")]
+    detach: bool,
 }
 
 /// What of the registered definitions a directory speaks for.
@@ -97,19 +111,32 @@ pub fn plan(args: &PlanArgs, global: &Global) -> anyhow::Result<ExitCode> {
 pub fn apply(args: &ApplyArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let sent = Sent::read(&args.dir, global, false)?;
     let reach = Reach::open(global, "onefold apply")?;
-    let query = format!("allow_breaking={}{}{}", args.allow_breaking, args.moves.query(), args.scope.query());
-    let told = apply_over(&reach, &sent, &args.dir, &query)?;
-    show(&told, global)?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Applies, and writes the lock beside the definitions.
-fn apply_over(reach: &Reach, sent: &Sent, dir: &Path, query: &str) -> anyhow::Result<Value> {
-    let told = sent.put(reach, query)?;
+    let mut query = format!("allow_breaking={}{}{}", args.allow_breaking, args.moves.query(), args.scope.query());
+    if args.from.is_some() {
+        query.push_str("&from=now");
+    }
+    if args.same_rows {
+        query.push_str("&same_rows=true");
+    }
+    if args.detach && !reach.is_elsewhere() {
+        let message = "no process holds these data, so nobody would go on with it: leave --detach out, or start \
+                       `onefold dev`";
+        return Err(Failure::Input(message.to_owned()).into());
+    }
+    let mut told = sent.put(&reach, &format!("{query}&wait={}", !args.wait && !args.detach))?;
+    let job = told["job"].as_str().map(str::to_owned);
+    if let (Some(job), true) = (&job, args.wait) {
+        told = watch_job(&reach, &project_path(&sent.project, &["jobs", job]), job, global)?;
+    }
+    // Of a job that is not waited for too: its lines are what it is about to make live.
     let lock: Lock = serde_json::from_value(told["lock"].clone())
         .map_err(|error| Failure::Outside(format!("the server sent no lock: {error}")))?;
-    lock.write(dir)?;
-    Ok(told)
+    lock.write(&args.dir)?;
+    show(&told, global)?;
+    if let Some(job) = job.filter(|_| args.detach && !global.json) {
+        print(&format!("job {job} makes it live: onefold jobs watch {job}"))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 impl Moves {

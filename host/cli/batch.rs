@@ -213,10 +213,14 @@ fn run_job(global: &Global, command: &str, request: &Value) -> anyhow::Result<Va
 
 /// The result of a job, once it has one.
 pub(super) fn wait_for_job(reach: &Reach, id: &str, global: &Global) -> anyhow::Result<Value> {
-    let path = reach.path(&["jobs", id])?;
+    watch_job(reach, &reach.path(&["jobs", id])?, id, global)
+}
+
+/// The same of a job at this path.
+pub(super) fn watch_job(reach: &Reach, path: &str, id: &str, global: &Global) -> anyhow::Result<Value> {
     let bar = rows_bar(0, global.progress);
     loop {
-        let job = reach.get(&path)?;
+        let job = reach.get(path)?;
         bar.set_length(job["progress"]["total"].as_u64().unwrap_or(0));
         bar.set_position(job["progress"]["rows"].as_u64().unwrap_or(0));
         match job["state"].as_str() {

@@ -107,6 +107,10 @@ enum Action {
     Revisions(revisions::RevisionsArgs),
     /// Make the project again what it was in an older revision, as a new revision.
     Rollback(revisions::RollbackArgs),
+    /// Let a view's values stay as they are: they are looked up and not folded.
+    Pause(revisions::PauseArgs),
+    /// Let a paused view's values go on, with all that has come meanwhile.
+    Resume(revisions::ResumeArgs),
     /// Send a file's events to a source's stream.
     Push(push::PushArgs),
     /// What comes in: a look at a source's rows.
@@ -139,20 +143,8 @@ enum Action {
 }
 
 /// Commands of the interface that later versions bring.
-const LATER: [&str; 12] = [
-    "pause",
-    "resume",
-    "stream",
-    "topics",
-    "compact",
-    "sql",
-    "token",
-    "import",
-    "consistency",
-    "archive",
-    "web",
-    "migrate",
-];
+const LATER: [&str; 10] =
+    ["stream", "topics", "compact", "sql", "token", "import", "consistency", "archive", "web", "migrate"];
 
 /// What every command is told.
 pub struct Global {
@@ -279,6 +271,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Action::Delete(args) => revisions::delete(&args, &global),
         Action::Revisions(args) => revisions::revisions(&args, &global),
         Action::Rollback(args) => revisions::rollback(&args, &global),
+        Action::Pause(args) => revisions::pause(&args, &global),
+        Action::Resume(args) => revisions::resume(&args, &global),
         Action::Push(args) => push::run(&args, &global),
         Action::Source(args) => source::run(&args, &global),
         Action::Lookup(args) => lookup::run(&args, &global),

@@ -1,4 +1,4 @@
-//! `onefold revisions`, `rollback` and `delete`: what was applied, and what goes again.
+//! `onefold revisions`, `rollback`, `pause`, `resume` and `delete`: what was applied, and what goes again.
 
 use super::apply::show;
 use super::client::Reach;
@@ -25,6 +25,28 @@ pub struct RollbackArgs {
     revision: u64,
     #[command(flatten)]
     how: How,
+}
+
+/// Let a view's values stay as they are: lookups are answered, rows and time change nothing. It survives a restart.
+#[derive(clap::Args)]
+#[command(after_help = "Example: onefold pause product_stats")]
+pub struct PauseArgs {
+    /// The feature view.
+    view: String,
+    /// Only say what would change.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Let a paused view's values go on. Rows that came meanwhile are read from the log first: none is missing.
+#[derive(clap::Args)]
+#[command(after_help = "Example: onefold resume product_stats")]
+pub struct ResumeArgs {
+    /// The feature view.
+    view: String,
+    /// Only say what would change.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Take something out of what is registered.
@@ -78,6 +100,21 @@ pub fn rollback(args: &RollbackArgs, global: &Global) -> anyhow::Result<ExitCode
     let reach = Reach::open(global, "onefold rollback")?;
     let path = format!("{}?{}", reach.path(&["rollback"])?, args.how.query());
     show(&reach.post_json(&path, &json!({ "revision": args.revision }))?, global)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn pause(args: &PauseArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    stand_still(&args.view, "pause", args.dry_run, global)
+}
+
+pub fn resume(args: &ResumeArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    stand_still(&args.view, "resume", args.dry_run, global)
+}
+
+fn stand_still(view: &str, what: &str, dry_run: bool, global: &Global) -> anyhow::Result<ExitCode> {
+    let reach = Reach::open(global, &format!("onefold {what}"))?;
+    let path = format!("{}?dry_run={dry_run}", reach.path(&["feature-views", view, what])?);
+    show(&reach.send("POST", &path, &[], Vec::new())?.json()?, global)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -22,6 +22,9 @@ pub struct Project {
     pub feature_services: BTreeMap<String, FeatureService>,
     /// Every module that something above uses; several versions of one where definitions pin them.
     pub modules: BTreeSet<ModuleVersion>,
+    /// How long what a revision retired is folded on; none: as the host has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_revisions_us: Option<i64>,
 }
 
 /// What every document takes, and no fingerprint contains.
@@ -142,6 +145,9 @@ pub struct FeatureView {
     pub ttl_us: Option<i64>,
     pub online: bool,
     pub right_exclusive: bool,
+    /// The revision in which it was paused, if it is: its values stand still. No document says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<u64>,
     /// In declared order.
     pub features: Vec<Feature>,
 }

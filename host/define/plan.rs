@@ -39,6 +39,10 @@ pub enum ChangeKind {
     Delete,
     /// State and values stay.
     Rename,
+    /// A view's state and values stand still.
+    Pause,
+    /// They go on, with all that has come meanwhile.
+    Resume,
 }
 
 impl ChangeKind {
@@ -49,6 +53,8 @@ impl ChangeKind {
             ChangeKind::Update => '~',
             ChangeKind::Delete => '-',
             ChangeKind::Rename => '>',
+            ChangeKind::Pause => '=',
+            ChangeKind::Resume => '*',
         }
     }
 }
@@ -102,6 +108,7 @@ impl Plan {
         let nothing = Project::empty(&after.name);
         let mut differ = Differ::new(before.unwrap_or(&nothing), after);
         differ.renames(renames);
+        differ.project(before.is_some());
         differ.modules();
         differ.documents("source", |project| &project.sources);
         differ.documents("entity", |project| &project.entities);
@@ -195,6 +202,14 @@ impl<'a> Differ<'a> {
         }
     }
 
+    /// What is said of the project itself.
+    fn project(&mut self, is_registered: bool) {
+        let (before, after) = (self.before.keep_revisions_us, self.after.keep_revisions_us);
+        if is_registered && before != after {
+            self.push("project", &self.after.name, ChangeKind::Update, None, Build::None);
+        }
+    }
+
     fn modules(&mut self) {
         let (before, after) = (self.before, self.after);
         for module in after.modules.difference(&before.modules) {
@@ -224,6 +239,11 @@ impl<'a> Differ<'a> {
                     self.push("feature_view", name, ChangeKind::Update, None, new_table);
                 }
                 Some(_) => {}
+            }
+            match old.map(|old| (old.paused, view.paused)) {
+                Some((None, Some(_))) => self.push("feature_view", name, ChangeKind::Pause, None, Build::None),
+                Some((Some(_), None)) => self.push("feature_view", name, ChangeKind::Resume, None, Build::None),
+                _ => {}
             }
             for feature in &view.features {
                 let build = match table {
@@ -276,7 +296,7 @@ fn changed<'a, T: PartialEq>(
 }
 
 fn without_features(view: &FeatureView) -> FeatureView {
-    FeatureView { features: Vec::new(), ..view.clone() }
+    FeatureView { features: Vec::new(), paused: None, ..view.clone() }
 }
 
 fn in_words(feature: &Feature) -> String {
@@ -370,6 +390,11 @@ impl fmt::Display for Plan {
             }
             if let Some(from) = &change.renamed_from {
                 write!(formatter, " (until now `{from}`; state and values stay)")?;
+            }
+            match change.change {
+                ChangeKind::Pause => write!(formatter, " (paused: its values stay as they are)")?,
+                ChangeKind::Resume => write!(formatter, " (resumed: what has come meanwhile is folded first)")?,
+                _ => {}
             }
             match change.cost.build {
                 Build::None => {}

@@ -50,6 +50,7 @@ impl Project {
             on_demand_feature_views: BTreeMap::new(),
             feature_services: BTreeMap::new(),
             modules: BTreeSet::new(),
+            keep_revisions_us: None,
         }
     }
 

@@ -37,8 +37,8 @@ pub struct ProjectDocument {
     pub set: Option<Located<String>>,
     #[schemars(skip)]
     pub online_store: Option<Located<NotYet>>,
-    #[schemars(skip)]
-    pub keep_revisions: Option<Located<NotYet>>,
+    /// How long the state of what a revision retired is folded on, so that a rollback needs no history; `1h` if missing.
+    pub keep_revisions: Option<Located<String>>,
     #[schemars(skip)]
     pub renamed_from: Option<Located<NotYet>>,
     pub description: Option<String>,

@@ -8,6 +8,7 @@ use crate::batch::{
 };
 use crate::define::{FeatureReference, OnDemandInput, Project};
 use crate::rows::{RowSet, TableLayout};
+use crate::source::PushLog;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -17,6 +18,13 @@ use std::sync::Arc;
 pub struct BatchRequest {
     pub settings: BatchSettings,
     pub progress: Arc<dyn Fn(Progress) + Send + Sync>,
+}
+
+impl BatchRequest {
+    /// With usual settings, and nobody to be told.
+    pub(super) fn unwatched() -> BatchRequest {
+        BatchRequest { settings: BatchSettings::new(std::env::temp_dir()), progress: Arc::new(|_| ()) }
+    }
 }
 
 /// What was done, and how many rows took no part, by reason.
@@ -78,9 +86,9 @@ impl ProjectHost {
                     )));
                 }
                 rows.pinned.insert(source.to_owned(), pins.files);
-                if let Some(log) = self.log(source) {
+                if let (Some(log), Some(row_set)) = (self.log(source), row_sets.first()) {
                     let end = stopped.positions.get(source).copied().unwrap_or(0);
-                    rows.logs.insert(source.to_owned(), LogRows { log, end });
+                    rows.logs.insert(source.to_owned(), log_rows(log, row_set, end));
                 }
             }
             (rows.from_us, rows.to_us) = bounds.pop_first().unwrap_or_default();
@@ -100,7 +108,7 @@ impl ProjectHost {
             rows.pinned.insert(source.clone(), pins.files);
         }
         if let Some(log) = self.log(source) {
-            rows.logs.insert(source.clone(), LogRows { log, end });
+            rows.logs.insert(source.clone(), log_rows(log, &table.row_set, end));
         }
         Ok(rows)
     }
@@ -110,7 +118,7 @@ impl ProjectHost {
         let mut rows = Rows::default();
         for (name, log) in self.open_logs(project)? {
             let end = log.end_position();
-            rows.logs.insert(name, LogRows { log, end });
+            rows.logs.insert(name, LogRows::until(log, end));
         }
         Ok(rows)
     }
@@ -128,6 +136,12 @@ impl ProjectHost {
         let done = run(&host)?;
         Ok(BatchDone::of(done, &refusals.summary()))
     }
+}
+
+/// What of a log is in state of these rows, of what comes before `end`.
+pub(super) fn log_rows(log: Arc<PushLog>, row_set: &RowSet, end: u64) -> LogRows {
+    let (from, end) = row_set.stretch(log.first_position(), end);
+    LogRows { log, from, end }
 }
 
 /// The tables that these features read, on-demand ones through their inputs.

@@ -45,6 +45,12 @@ impl ProjectHost {
                 change.cost = Cost::default();
                 continue;
             }
+            if proposal.from_now {
+                // It begins empty.
+                let nothing = Some(0);
+                change.cost = Cost { history_rows: nothing, entities: nothing, state_bytes: nothing, ..change.cost };
+                continue;
+            }
             let read = rows
                 .entry(view.source.clone())
                 .or_insert_with(|| self.rows_to_read(live.as_deref(), project, &view.source));

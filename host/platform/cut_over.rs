@@ -4,10 +4,12 @@
 //! together in memory, and goes on with what it had and what is new. Readers see the old revision until every new
 //! value is online, the state behind it is stored, and the revision is committed; then they see the new one as a whole.
 
-use super::build::{From, Joined, Target};
+use super::build::{Halted, Joined};
+use super::target::Target;
+use super::told::Told;
 use super::{BatchRequest, Live, PlatformError, ProjectHost};
-use crate::batch::{RefusalSink, Refusals};
-use crate::define::Project;
+use crate::batch::{Progress, RefusalSink, Refusals};
+use crate::define::{Change, ChangeKind, Project};
 use crate::registry::{Proposal, Revision, commit, upload_modules};
 use crate::source::PushLog;
 use crate::state::Checkpoints;
@@ -23,14 +25,35 @@ const CATCH_UPS: u32 = 100;
 /// Between two looks at whether what is new is online and stored.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
+/// What an apply has done.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    pub revision: Revision,
+    /// How long no row was folded while both states were put together, in microseconds; none where nothing was cut over.
+    pub cut_over_pause_us: Option<u64>,
+}
+
+/// What a change has done.
+pub(super) struct Changed {
+    pub revision: Revision,
+    /// How many entities had history.
+    pub entities: u64,
+    /// As in [`Applied`].
+    pub pause_us: u64,
+}
+
+/// How often it is looked whether requests of the old revision are under way still: training sets take hours.
+const READERS_LOOKS: u32 = 200;
+
 impl ProjectHost {
     /// Makes a proposal live. Rows go on being folded, and lookups answered from the old revision, until the new one
     /// is whole. When anything fails the old revision runs on.
-    pub(super) fn apply(&self, proposal: &Proposal, batch: &BatchRequest) -> Result<Revision, PlatformError> {
+    pub(super) fn apply(&self, proposal: &Proposal, batch: &BatchRequest) -> Result<Applied, PlatformError> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let live = self.live().ok();
         if proposal.plan.changes.is_empty() && live.as_ref().is_some_and(|live| live.revision.number == proposal.base) {
-            return Ok(commit(self.registry(), self.modules(), proposal, self.clock().now_us())?);
+            let revision = commit(self.registry(), self.modules(), proposal, self.clock().now_us())?;
+            return Ok(Applied { revision, cut_over_pause_us: None });
         }
         proposal.check_breaks()?;
         // A module that is not registered yet is found by its digest once it has been uploaded.
@@ -41,18 +64,26 @@ impl ProjectHost {
             self.run(&mut stream, revision, |created_at_us| {
                 Ok(commit(self.registry(), self.modules(), proposal, created_at_us).map(drop)?)
             })?;
-            return Ok(self.live()?.revision.clone());
+            return Ok(Applied { revision: self.live()?.revision.clone(), cut_over_pause_us: None });
         };
-        let target = self.target(&proposal.project, &live, From::Standing)?;
+        let from = self.start_of(proposal, &live)?;
+        let target = self.target(&proposal.project, &live, from)?;
         let refusals: Arc<dyn RefusalSink> = Arc::new(Refusals::default());
-        let (revision, _) = self.change(&live, target, batch, refusals, || {
+        let changed = self.change(&live, target, batch, refusals, || {
             self.storage().crash_point("before the revision")?;
             Ok(commit(self.registry(), self.modules(), proposal, revision.created_at_us)?)
         })?;
-        Ok(revision)
+        let is_of_pause = |change: &Change| matches!(change.change, ChangeKind::Pause | ChangeKind::Resume);
+        if proposal.plan.changes.iter().any(is_of_pause)
+            && let Err(error) = self.let_go_now()
+        {
+            // It is live; what it stands beside goes with the next change.
+            tracing::warn!("what revision {} has paused or resumed is there twice: {error}", changed.revision.number);
+        }
+        Ok(Applied { revision: changed.revision, cut_over_pause_us: Some(changed.pause_us) })
     }
 
-    /// Builds what a target lacks, cuts over to it, and commits. Also gives how many entities had history.
+    /// Builds what a target lacks, cuts over to it, and commits.
     pub(super) fn change(
         &self,
         live: &Arc<Live>,
@@ -60,15 +91,16 @@ impl ProjectHost {
         batch: &BatchRequest,
         refusals: Arc<dyn RefusalSink>,
         commit: impl FnOnce() -> Result<Revision, PlatformError>,
-    ) -> Result<(Revision, u64), PlatformError> {
+    ) -> Result<Changed, PlatformError> {
         if target.lacks_something() {
             self.check_memory()?;
         }
         let on_demand = self.on_demand_udfs(&target.project)?;
         let logs = self.open_logs(&target.project)?;
         // Never beyond the stream: where that stops, the build must be able to come to.
-        let stands = self.stands(&target.project);
-        let mut built = self.build(target, &stands, batch, &refusals)?;
+        let stands = target.stands.clone();
+        let told = Told::new(batch.progress.clone());
+        let mut built = self.build(target, &stands, batch, &told, &refusals)?;
         let entities = built.entities;
         for _ in 0..CATCH_UPS {
             let stands = self.stands(built.project());
@@ -78,46 +110,69 @@ impl ProjectHost {
             if built.positions.iter().map(lacks).max().unwrap_or(0) <= NEAR_RECORDS {
                 break;
             }
-            built.catch_up(&stands, &logs)?;
+            let part = told.part();
+            built.catch_up(&stands, &logs, &|rows, total| {
+                part(Progress { rows, total });
+                Ok(batch.settings.check_wanted()?)
+            })?;
         }
+        batch.settings.check_wanted()?;
         let _cutting = self.cutting.lock().unwrap_or_else(PoisonError::into_inner);
-        let cut = || -> Result<Arc<Live>, PlatformError> {
+        self.check_open()?;
+        let cut = || -> Result<(Arc<Live>, u64), PlatformError> {
             let mut stream = self.stream();
+            let stopped_at_us = self.clock().monotonic_us();
             let stopped = under_new_names(self.halt(&mut stream)?, built.project());
-            built.catch_up(&stopped.positions, &logs)?;
+            built.catch_up(&stopped.positions, &logs, &|_, _| Ok(()))?;
             self.storage().crash_point("while the stream is stopped")?;
             let (mut positions, mut clocks) = (built.positions.clone(), built.clocks.clone());
-            positions.extend(stopped.positions);
-            for (source, clock) in stopped.clocks {
+            positions.extend(stopped.positions.clone());
+            for (source, clock) in &stopped.clocks {
+                let (source, clock) = (source.clone(), *clock);
                 let built = clocks.entry(source).or_insert(clock);
                 let settled_us = built.settled_us.max(clock.settled_us);
                 // A stream that has read nothing has no clock.
                 *built = if clock.clock_us > i64::MIN { clock } else { *built };
                 built.settled_us = settled_us;
             }
-            let checkpoints = stopped.checkpoints;
-            let joined = built.join(&stopped.compiled, stopped.groups);
+            let Stopped { compiled: running, groups, positions: at, clocks: standing, said, checkpoints, .. } = stopped;
+            let joined = built.join(&running, Halted { groups, positions: at, clocks: standing })?;
             live.online.prepare(&joined.compiled.layout);
             let compiled = joined.compiled.clone();
-            let is_fresh = joined.fresh.contains(&true);
+            let (is_fresh, waits) = (joined.fresh.contains(&true), joined.waits);
             // Nothing waits for state that is stored already.
             let stored_after = is_fresh.then(|| checkpoints.epoch());
-            let parts = self.parts(live, joined, checkpoints, &positions, clocks, stopped.said, logs);
+            let parts = self.parts(live, joined, checkpoints, &positions, clocks, said, logs);
             let running = Stream::start(parts, self.stream_settings())?;
             let watch = running.watch();
             *stream = Some(running);
             drop(stream);
+            let stood_us = || self.clock().monotonic_us().saturating_sub(stopped_at_us);
+            let mut pause_us = stood_us();
             settled(&watch, stored_after)?;
             let revision = commit()?;
             self.storage().crash_point("after the cut over")?;
-            Ok(Arc::new(Live { revision, compiled, online: live.online.clone(), on_demand }))
+            let next = Arc::new(Live { revision, compiled, online: live.online.clone(), on_demand });
+            *self.live.write().unwrap_or_else(PoisonError::into_inner) = Some(next.clone());
+            if waits {
+                // A request that began with the old revision must not see a row that one after it does not see.
+                let mut looks = READERS_LOOKS;
+                while Arc::strong_count(live) > 1 && looks > 0 {
+                    std::thread::sleep(LOOK_EVERY);
+                    looks -= 1;
+                }
+                self.stream().iter().for_each(Stream::go_on);
+                pause_us = stood_us();
+            }
+            self.note_pause(pause_us);
+            Ok((next, pause_us))
         };
         match cut() {
-            Ok(next) => {
+            Ok((next, pause_us)) => {
                 let revision = next.revision.clone();
                 next.online.retire(&next.compiled.layout);
-                *self.live.write().unwrap_or_else(PoisonError::into_inner) = Some(next);
-                Ok((revision, entities))
+                self.note_retired(&next)?;
+                Ok(Changed { revision, entities, pause_us })
             }
             Err(error) => {
                 let mut stream = self.stream();
@@ -131,7 +186,7 @@ impl ProjectHost {
     }
 
     /// Up to where the running stream has folded each source, under the names that they have in this project.
-    fn stands(&self, project: &Project) -> BTreeMap<String, u64> {
+    pub(super) fn stands(&self, project: &Project) -> BTreeMap<String, u64> {
         let stream = self.stream();
         let positions = stream.as_ref().map(|stream| of_names(stream.positions(), stream.project(), project));
         positions.unwrap_or_default()
@@ -163,6 +218,7 @@ impl ProjectHost {
             letters: joined.letters,
             said,
             fresh: joined.fresh,
+            waits: joined.waits,
         }
     }
 }

@@ -161,7 +161,7 @@ impl ProjectHost {
             let (view, column, table) = find(&live, request)?;
             let source = &live.compiled.layout.spaces[table.space].source;
             let rows = self.rows_of(&live, table, |source| stopped.positions.get(source).copied().unwrap_or(0))?;
-            let clock_us = stopped.clocks.get(source).map_or(i64::MIN, |clock| clock.clock_us);
+            let clock_us = table.row_set.clock_us(stopped.clocks.get(source).map_or(i64::MIN, |clock| clock.clock_us));
             let read = live.online.read(&table.id, &[column.fingerprint], &request.keys)?;
             let value = read.features.first().and_then(|feature| feature.outputs.get(column.output));
             let value = value.ok_or_else(|| {

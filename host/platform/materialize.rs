@@ -1,11 +1,12 @@
 //! The batch host's part in what is served: history into the state that the stream goes on with.
 
-use super::build::From;
+use super::cut_over::Changed;
 use super::history::Pins;
 use super::letters::judged;
+use super::target::From;
 use super::{BatchDone, BatchRequest, PlatformError, ProjectHost};
 use crate::batch::{Place, Refusal, RefusalSink, Refusals, list_columns, list_files};
-use crate::define::Project;
+use crate::define::{FeatureView, Project};
 use crate::source::PushLog;
 use crate::stream::{Compiled, Letter};
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +30,8 @@ pub struct MaterializeSummary {
     /// What may not be as it was meant to be.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// How long no row was folded while both states were put together.
+    pub cut_over_pause_us: u64,
 }
 
 impl ProjectHost {
@@ -45,12 +48,16 @@ impl ProjectHost {
         let pins = self.pin(project, request)?;
         let files = pins.values().map(|pins| pins.files.len()).sum();
         let notes = missing_columns(project, pins.keys())?;
-        let of_pinned = project.feature_views.values().filter(|view| pins.contains_key(&view.source));
+        // A paused view keeps what it has.
+        let of_pinned = project.feature_views.values();
+        let of_pinned = of_pinned.filter(|view| pins.contains_key(&view.source) && view.paused.is_none());
         let views = of_pinned.map(|view| view.name.clone()).collect();
-        let target = self.target(project, &live, From::Files(pins))?;
+        let target = self.target(project, &live, From { files: pins, ..From::default() })?;
         let refusals = Arc::new(Refusals::default());
-        let (_, entities) = self.change(&live, target, batch, refusals.clone(), || Ok(live.revision.clone()))?;
-        Ok(BatchDone::of(MaterializeSummary { views, files, entities, notes }, &refusals.summary()))
+        let changed = self.change(&live, target, batch, refusals.clone(), || Ok(live.revision.clone()))?;
+        let Changed { entities, pause_us: cut_over_pause_us, .. } = changed;
+        let summary = MaterializeSummary { views, files, entities, cut_over_pause_us, notes };
+        Ok(BatchDone::of(summary, &refusals.summary()))
     }
 
     /// Builds the state of these views anew, of the rows that it is made of, and cuts over.
@@ -62,14 +69,16 @@ impl ProjectHost {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let live = self.live()?;
         for view in views {
-            known(&live.revision.project, view)?;
+            goes_on(known(&live.revision.project, view)?)?;
         }
-        let target = self.target(&live.revision.project, &live, From::Scratch(views.clone()))?;
+        let target = self.target(&live.revision.project, &live, From { scratch: views.clone(), ..From::default() })?;
         let files = target.files();
         let refusals = Arc::new(Refusals::default());
-        let (_, entities) = self.change(&live, target, batch, refusals.clone(), || Ok(live.revision.clone()))?;
+        let changed = self.change(&live, target, batch, refusals.clone(), || Ok(live.revision.clone()))?;
         let views = views.iter().cloned().collect();
-        Ok(BatchDone::of(MaterializeSummary { views, files, entities, notes: Vec::new() }, &refusals.summary()))
+        let Changed { entities, pause_us: cut_over_pause_us, .. } = changed;
+        let summary = MaterializeSummary { views, files, entities, cut_over_pause_us, notes: Vec::new() };
+        Ok(BatchDone::of(summary, &refusals.summary()))
     }
 
     /// Lists and stores the files of the sources that are asked for, by source.
@@ -78,12 +87,14 @@ impl ProjectHost {
         if views.is_empty() {
             let has_files =
                 |source: &str| project.sources.get(source).is_some_and(|source| source.batch_path.is_some());
-            let with_files = project.feature_views.values().filter(|view| has_files(&view.source));
+            let goes_on = project.feature_views.values().filter(|view| view.paused.is_none());
+            let with_files = goes_on.filter(|view| has_files(&view.source));
             views = with_files.map(|view| view.name.clone()).collect();
         }
         let mut pins: BTreeMap<String, Pins> = BTreeMap::new();
         for view in &views {
             let view = known(project, view)?;
+            goes_on(view)?;
             let source = project.sources.get(&view.source);
             let Some(path) = source.and_then(|source| source.batch_path.as_ref()) else {
                 return Err(PlatformError::Invalid(format!(
@@ -130,7 +141,17 @@ fn missing_columns<'a>(
     Ok(notes)
 }
 
-fn known<'a>(project: &'a Project, view: &str) -> Result<&'a crate::define::FeatureView, PlatformError> {
+fn goes_on(view: &FeatureView) -> Result<(), PlatformError> {
+    match view.paused {
+        None => Ok(()),
+        Some(_) => Err(PlatformError::Invalid(format!(
+            "view `{}` is paused, and its state stands still: `onefold resume {}` first",
+            view.name, view.name
+        ))),
+    }
+}
+
+fn known<'a>(project: &'a Project, view: &str) -> Result<&'a FeatureView, PlatformError> {
     project.feature_views.get(view).ok_or_else(|| {
         let known = project.feature_views.keys().cloned().collect::<Vec<_>>().join(", ");
         PlatformError::NotFound(format!("there is no feature view `{view}`: there is {known}"))

@@ -9,11 +9,15 @@ mod explain;
 mod history;
 mod letters;
 mod materialize;
+mod moved;
 mod peek;
 mod project;
 mod provenance;
 mod recover;
+mod retired;
 mod since;
+mod target;
+mod told;
 mod verify;
 
 /// What work on the history runs with, for those who do not know how it is done.
@@ -23,6 +27,7 @@ pub use crate::batch::{ExplainedRow, ExplainedRows, ExplainedValue, Place, Refus
 /// What a push is made of, for those who do not know where logs are.
 pub use crate::source::{IdempotencyKey, LogError, Records};
 pub use batch::{BatchDone, BatchRequest};
+pub use cut_over::Applied;
 pub use error::PlatformError;
 pub use explain::{EXPLAINED_ROWS, ExplainRequest, Explanation, ServedValue};
 pub use history::Pins;
@@ -31,21 +36,28 @@ pub use materialize::{MaterializeRequest, MaterializeSummary};
 pub use peek::{PeekRequest, Peeked, PeekedRow};
 pub use project::{Live, ProjectHost, ProjectStatus, Pushed};
 pub use provenance::{PROVENANCE_KEY, Provenance, Reproduced};
-pub use recover::{Recovery, layout_over, stored_tables};
+pub use recover::{ReadProgress, Recovery, layout_over, stored_tables};
 pub use since::CompleteSince;
 pub use verify::{Difference, Verified};
 
 use crate::clock::Clock;
 use crate::define::{Definitions, Removed};
 use crate::registry::{
-    ApplyOptions, ModuleCache, Proposal, Put, Registry, Revision, plan_apply, plan_removal, plan_rollback,
+    ApplyOptions, ModuleCache, Proposal, Put, Registry, Revision, plan_apply, plan_pause, plan_removal, plan_rollback,
 };
 use crate::route::Groups;
 use crate::std_module::STD_WASM;
 use crate::storage::{Storage, check_format};
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use onefold_fold::{Engine, Limits};
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::convert::Infallible;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
+
+/// How often it is looked whether something retired is to be let go.
+const LET_GO_EVERY: Duration = Duration::from_millis(500);
 
 /// How a platform runs.
 #[derive(Clone, Debug)]
@@ -89,6 +101,8 @@ pub struct Platform {
     clock: Arc<dyn Clock>,
     modules: Arc<ModuleCache>,
     projects: RwLock<BTreeMap<String, Arc<ProjectHost>>>,
+    /// While this is here, a thread looks after what time alone makes due.
+    keeper: OnceLock<Sender<Infallible>>,
 }
 
 impl Platform {
@@ -113,6 +127,7 @@ impl Platform {
         for project in Registry::projects(storage.as_ref())? {
             platform.host(&project)?.start()?;
         }
+        platform.keep_house()?;
         Ok(platform)
     }
 
@@ -123,7 +138,23 @@ impl Platform {
         clock: Arc<dyn Clock>,
         modules: Arc<ModuleCache>,
     ) -> Arc<Platform> {
-        Arc::new(Platform { settings, storage, clock, modules, projects: RwLock::default() })
+        let (projects, keeper) = (RwLock::default(), OnceLock::new());
+        Arc::new(Platform { settings, storage, clock, modules, projects, keeper })
+    }
+
+    /// Starts the thread that lets go of what was retired long enough ago. It ends with the platform.
+    fn keep_house(self: &Arc<Platform>) -> Result<(), PlatformError> {
+        let (alive, ended) = bounded(0);
+        drop(self.keeper.set(alive));
+        let platform = Arc::downgrade(self);
+        let look = move || {
+            while ended.recv_timeout(LET_GO_EVERY) == Err(RecvTimeoutError::Timeout) {
+                let Some(platform) = platform.upgrade() else { return };
+                platform.projects().iter().filter_map(|name| platform.project(name)).for_each(|host| host.let_go());
+            }
+        };
+        let started = std::thread::Builder::new().name("let-go".into()).spawn(look);
+        started.map(drop).map_err(|error| PlatformError::Unavailable(format!("a thread cannot be started: {error}")))
     }
 
     pub fn projects(&self) -> Vec<String> {
@@ -180,27 +211,44 @@ impl Platform {
         Ok(self.priced(project, proposal))
     }
 
+    /// What would change if a view stood still from now on (`paused`), or went on.
+    pub fn plan_pause(
+        &self,
+        project: &str,
+        view: &str,
+        paused: bool,
+        options: &ApplyOptions,
+    ) -> Result<Proposal, PlatformError> {
+        Ok(plan_pause(&self.registry(project)?, view, paused, options)?)
+    }
+
     /// With what each change costs, as far as the running project knows.
     fn priced(&self, project: &str, mut proposal: Proposal) -> Proposal {
         if let Some(host) = self.project(project) {
             host.price(&mut proposal);
+            if let Err(error) = host.say_moved(&mut proposal) {
+                proposal.plan.warnings.push(error.to_string());
+            }
         }
         proposal
     }
 
     /// Makes a proposal live: builds what is new beside what runs, commits the revision, serves it.
     pub fn apply(&self, project: &str, proposal: &Proposal) -> Result<Revision, PlatformError> {
-        self.apply_watched(project, proposal, Arc::new(|_| ()))
+        let applied = self.apply_watched(project, proposal, Arc::new(|_| ()), Arc::default())?;
+        Ok(applied.revision)
     }
 
-    /// The same, telling how far what is read for it is.
+    /// The same, telling how far what is read for it is. Until it is cut over it can be cancelled, and leaves nothing.
     pub fn apply_watched(
         &self,
         project: &str,
         proposal: &Proposal,
         progress: Arc<dyn Fn(Progress) + Send + Sync>,
-    ) -> Result<Revision, PlatformError> {
-        self.host(project)?.apply(proposal, &BatchRequest { settings: self.batch_settings(), progress })
+        cancelled: Arc<AtomicBool>,
+    ) -> Result<Applied, PlatformError> {
+        let settings = BatchSettings { cancelled, ..self.batch_settings() };
+        self.host(project)?.apply(proposal, &BatchRequest { settings, progress })
     }
 
     fn batch_settings(&self) -> BatchSettings {

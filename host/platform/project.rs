@@ -1,6 +1,7 @@
 //! One project of a running platform: what is live, the logs that take its events, the stream that folds them.
 
 use super::history::check_pins;
+use super::retired::Past;
 use super::{PlatformError, PlatformSettings, Recovery};
 use crate::clock::Clock;
 use crate::decode::JsonDecoder;
@@ -17,6 +18,7 @@ use bytes::Bytes;
 use onefold_fold::{Field, Udf};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -27,6 +29,9 @@ const CATCH_UP: Duration = Duration::from_secs(24 * 3600);
 
 /// How long a wait for rows holds the stream, which others want too.
 const WAIT_SLICE: Duration = Duration::from_millis(200);
+
+/// Cut overs that are remembered for whoever asks; nobody makes so many between two looks.
+const MOST_PAUSES: usize = 10_000;
 
 /// What readers see: one revision with everything that belongs to it, swapped as a whole.
 pub struct Live {
@@ -55,6 +60,14 @@ pub struct ProjectHost {
     pub(super) changing: Mutex<()>,
     /// Held while what the stream folds is not what is live.
     pub(super) cutting: Mutex<()>,
+    /// When something that was retired is to be let go.
+    pub(super) let_go_at_us: AtomicI64,
+    /// Older revisions that were asked for last, by number.
+    pub(super) past: Mutex<BTreeMap<u64, Past>>,
+    /// Set when the process ends.
+    is_closed: AtomicBool,
+    /// How long the stream stood at cut overs that nobody has asked about yet.
+    pauses_us: Mutex<Vec<u64>>,
 }
 
 /// The answer to a push: what is durable now.
@@ -112,6 +125,10 @@ impl ProjectHost {
             damaged: Mutex::default(),
             changing: Mutex::default(),
             cutting: Mutex::default(),
+            let_go_at_us: AtomicI64::new(i64::MAX),
+            past: Mutex::default(),
+            is_closed: AtomicBool::new(false),
+            pauses_us: Mutex::default(),
         }
     }
 
@@ -145,7 +162,10 @@ impl ProjectHost {
         }
     }
 
+    /// Stops for good, once nobody is between two streams any more.
     pub(super) fn stop(&self) -> Result<(), PlatformError> {
+        let _cutting = self.cutting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_closed.store(true, Ordering::SeqCst);
         match self.stream().take() {
             Some(stream) => stream.stop().map(drop).map_err(PlatformError::from),
             None => Ok(()),
@@ -164,14 +184,14 @@ impl ProjectHost {
         let prepare = |udf: &UdfUse, inputs: &[Field]| self.prepare(udf, inputs);
         let recovery = Recovery {
             project: project.clone(),
-            earlier: self.earlier(&revision)?,
+            earlier: self.earlier(&revision)?.projects,
             storage: self.storage.clone(),
             clock: self.clock.clone(),
             logs: logs.clone(),
             groups: self.groups(),
             prepare: &prepare,
             writer: self.writer_name(),
-            progress: &|_, _| {},
+            progress: &|_, _| Ok(()),
         };
         let (mut parts, online) = recovery.run()?;
         parts.said = self.said.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -188,6 +208,7 @@ impl ProjectHost {
         }
         *stream = Some(running);
         let live = Live { revision, compiled, online, on_demand };
+        self.note_retired(&live)?;
         *self.live.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(live));
         Ok(())
     }
@@ -220,9 +241,29 @@ impl ProjectHost {
         &self.modules
     }
 
-    /// How long what a revision retired is folded on.
-    pub(super) fn keep_revisions_us(&self) -> i64 {
-        self.settings.keep_revisions_us
+    /// How long what a revision of this project retired is folded on.
+    pub(super) fn keep_revisions_us(&self, project: &Project) -> i64 {
+        project.keep_revisions_us.unwrap_or(self.settings.keep_revisions_us)
+    }
+
+    /// An error once the process has been told to end: then no stream is to be started again.
+    pub(super) fn check_open(&self) -> Result<(), PlatformError> {
+        match self.is_closed.load(Ordering::SeqCst) {
+            true => Err(PlatformError::Unavailable(format!("project `{}` is being closed", self.name()))),
+            false => Ok(()),
+        }
+    }
+
+    /// How long the stream stood at cut overs, in microseconds: those that have not been taken before.
+    pub fn take_pauses(&self) -> Vec<u64> {
+        std::mem::take(&mut *self.pauses_us.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn note_pause(&self, pause_us: u64) {
+        let mut pauses_us = self.pauses_us.lock().unwrap_or_else(PoisonError::into_inner);
+        if pauses_us.len() < MOST_PAUSES {
+            pauses_us.push(pause_us);
+        }
     }
 
     pub(super) fn groups(&self) -> Groups {
@@ -252,6 +293,7 @@ impl ProjectHost {
         look: impl FnOnce(&Live, &Stopped) -> Result<T, PlatformError>,
     ) -> Result<T, PlatformError> {
         let _cutting = self.cutting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_open()?;
         let mut stream = self.stream();
         let live = self.live()?;
         let stopped = self.halt(&mut stream)?;
@@ -271,6 +313,7 @@ impl ProjectHost {
             letters: Vec::new(),
             said: stopped.said,
             fresh: Vec::new(),
+            waits: false,
         };
         *stream = Some(Stream::start(parts, self.stream_settings())?);
         seen

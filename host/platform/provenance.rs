@@ -146,7 +146,7 @@ impl ProjectHost {
                         log.first_position(),
                         log.end_position()
                     )),
-                    Some(log) => drop(rows.logs.insert(name.clone(), LogRows { log: log.clone(), end })),
+                    Some(log) => drop(rows.logs.insert(name.clone(), LogRows { log: log.clone(), from: first, end })),
                 }
             }
         }
@@ -236,7 +236,7 @@ fn provenance(
         Some(FeatureMade { view: view.clone(), feature: feature.clone(), fingerprint })
     });
     let sources = summary.files.iter().map(|(name, files)| {
-        let log = rows.logs.get(name).map(|rows| (rows.log.first_position(), rows.end));
+        let log = rows.logs.get(name).map(|rows| (rows.from, rows.end));
         (name.clone(), SourceMade { files: files.clone(), log })
     });
     Provenance {

@@ -3,10 +3,10 @@
 use super::PlatformError;
 use crate::batch::Prepare;
 use crate::clock::Clock;
-use crate::define::{Digest, Feature, Project, Source};
+use crate::define::{Digest, Feature, FeatureView, Project, Source};
 use crate::online::EmbeddedStore;
 use crate::route::Groups;
-use crate::rows::{Layout, RowSet};
+use crate::rows::{Layout, RowSet, TableLayout, retention_us};
 use crate::source::PushLog;
 use crate::state::{Checkpoints, TableRecord};
 use crate::storage::Storage;
@@ -21,11 +21,14 @@ use std::time::Duration;
 /// How much of a log is decoded at once while state is built.
 const READ_BYTES: usize = 4 << 20;
 
+/// Told how many records of how many have been read; an error ends the reading.
+pub type ReadProgress<'a> = dyn Fn(u64, u64) -> Result<(), PlatformError> + 'a;
+
 /// What is needed to bring a project's state up.
 pub struct Recovery<'a> {
     pub project: Arc<Project>,
     /// What revisions before it had, whose state is folded on.
-    pub earlier: Vec<Project>,
+    pub earlier: Vec<Arc<Project>>,
     pub storage: Arc<dyn Storage>,
     pub clock: Arc<dyn Clock>,
     pub logs: BTreeMap<String, Arc<PushLog>>,
@@ -34,8 +37,8 @@ pub struct Recovery<'a> {
     pub prepare: &'a Prepare<'a>,
     /// Distinguishes this process's files from those of all others.
     pub writer: String,
-    /// Told how many records of how many have been read while features are built.
-    pub progress: &'a dyn Fn(u64, u64),
+    /// Told how far it is while features are built.
+    pub progress: &'a ReadProgress<'a>,
 }
 
 /// What the stored state of a project is, as far as every group that has a checkpoint holds it: what new definitions
@@ -60,11 +63,11 @@ pub fn stored_tables(checkpoints: &Checkpoints) -> Vec<TableRecord> {
 pub fn layout_over(project: &Project, records: &[TableRecord]) -> Result<Layout, PlatformError> {
     let mut moved = BTreeSet::new();
     loop {
-        let row_set = |source: &Source, feature: &Feature| {
-            let of_log = || RowSet { source: source.lineage.clone(), files: None };
+        let row_set = |source: &Source, view: &FeatureView, feature: &Feature| {
+            let of_log = || RowSet::of_log(&source.lineage);
             match moved.contains(&feature.fingerprint) {
                 true => of_log(),
-                false => standing_row_set(records, source, feature).unwrap_or_else(of_log),
+                false => standing_row_set(records, source, feature, view.paused).unwrap_or_else(of_log),
             }
         };
         let layout = Layout::of(project, row_set).map_err(|error| PlatformError::Invalid(error.to_string()))?;
@@ -82,17 +85,26 @@ pub fn layout_over(project: &Project, records: &[TableRecord]) -> Result<Layout,
     }
 }
 
-/// What the state of a feature is made of, if there is any.
-pub fn standing_row_set(records: &[TableRecord], source: &Source, feature: &Feature) -> Option<RowSet> {
-    let mut of_source = records.iter().filter(|record| record.row_set.source == source.lineage);
+/// What the state of a feature is made of, if there is any: that which a revision has paused, or that which goes on.
+pub fn standing_row_set(
+    records: &[TableRecord],
+    source: &Source,
+    feature: &Feature,
+    paused: Option<u64>,
+) -> Option<RowSet> {
+    let is_it = |record: &&TableRecord| {
+        record.row_set.source == source.lineage && record.row_set.paused.map(|paused| paused.revision) == paused
+    };
+    let mut of_source = records.iter().filter(is_it);
     let holding = of_source.find(|record| record.fingerprints.contains(&feature.fingerprint));
     holding.map(|record| record.row_set.clone())
 }
 
 /// Adds what earlier revisions read and this one does not, as far as there is state of it and the sources still have
 /// all that it is made of.
-pub fn keep_earlier(layout: &mut Layout, project: &Project, earlier: &[Project], records: &[TableRecord]) {
-    for before in earlier {
+pub fn keep_earlier(layout: &mut Layout, project: &Project, earlier: &[Arc<Project>], records: &[TableRecord]) {
+    let stands_still = paused_features(earlier.first().map(Arc::as_ref));
+    for (age, before) in earlier.iter().enumerate() {
         for view in before.feature_views.values() {
             let Some(old) = before.sources.get(&view.source) else { continue };
             let goes_on = |source: &&Source| {
@@ -103,11 +115,34 @@ pub fn keep_earlier(layout: &mut Layout, project: &Project, earlier: &[Project],
                     && old.columns.iter().all(|column| source.columns.contains(column))
             };
             let Some(source) = project.sources.values().find(goes_on) else { continue };
+            // What is paused is let go elsewhere, as soon as the revision that did it is live, and the other way round.
+            if age > 0 && view.paused.is_some() {
+                continue;
+            }
             let mut view = view.clone();
-            view.features.retain(|feature| standing_row_set(records, source, feature).is_some());
-            let row_set = |source: &Source, feature: &Feature| {
-                let of_log = || RowSet { source: source.lineage.clone(), files: None };
-                standing_row_set(records, source, feature).unwrap_or_else(of_log)
+            let kept_us = retention_us(&view);
+            // What is laid out already costs nothing more to know: there may be dozens of revisions that hardly differ.
+            let is_there = |row_set: &RowSet, feature: &Feature| {
+                let of_rows = layout.tables.iter().filter(|table| table.row_set == *row_set);
+                let mut holding =
+                    of_rows.filter(|table| table.features.iter().any(|one| one.fingerprint == feature.fingerprint));
+                holding.any(|table| match (table.retention_us, kept_us) {
+                    (None, _) => true,
+                    (Some(kept_us), Some(wanted_us)) => kept_us >= wanted_us,
+                    (Some(_), None) => false,
+                })
+            };
+            view.features.retain(|feature| {
+                let goes_on = age == 0 || !stands_still.contains(&feature.fingerprint);
+                let row_set = standing_row_set(records, source, feature, view.paused).filter(|_| goes_on);
+                row_set.is_some_and(|row_set| !is_there(&row_set, feature))
+            });
+            if view.features.is_empty() {
+                continue;
+            }
+            let row_set = |source: &Source, view: &FeatureView, feature: &Feature| {
+                let of_log = || RowSet::of_log(&source.lineage);
+                standing_row_set(records, source, feature, view.paused).unwrap_or_else(of_log)
             };
             // What cannot be laid out any more is let go: a rollback to it builds it again.
             let mut wider = layout.clone();
@@ -116,6 +151,17 @@ pub fn keep_earlier(layout: &mut Layout, project: &Project, earlier: &[Project],
             }
         }
     }
+}
+
+/// The features that are read by paused views alone.
+fn paused_features(project: Option<&Project>) -> BTreeSet<Digest> {
+    let views = || project.into_iter().flat_map(|project| project.feature_views.values());
+    let of = |view: &FeatureView| view.features.iter().map(|feature| feature.fingerprint).collect::<Vec<_>>();
+    let mut paused: BTreeSet<Digest> = views().filter(|view| view.paused.is_some()).flat_map(of).collect();
+    for fingerprint in views().filter(|view| view.paused.is_none()).flat_map(of) {
+        paused.remove(&fingerprint);
+    }
+    paused
 }
 
 impl Recovery<'_> {
@@ -182,6 +228,7 @@ impl Recovery<'_> {
             letters,
             said: StreamStatus::default(),
             fresh: Vec::new(),
+            waits: false,
         };
         Ok((parts, online))
     }
@@ -231,14 +278,27 @@ impl Recovery<'_> {
             if end == 0 || of_source.iter().all(Vec::is_empty) {
                 continue;
             }
-            let wanted = new_things(compiled, name, &of_source);
-            worker.fold_only(of_source);
-            let mut router = Router::new(compiled.clone(), source, 1, steps.clone()).map_err(RouteError::from)?;
-            for (bounds, until) in router.bounds.iter_mut().zip(&until) {
-                *bounds = Bounds { from: 0, until: *until };
+            // What was begun without history begins there again.
+            let begins = |table: &TableLayout| table.row_set.stretch(log.first_position(), end).0;
+            let tables = || compiled.layout.tables.iter().zip(&of_source).filter(|(_, missing)| !missing.is_empty());
+            let begin: BTreeSet<u64> = tables().map(|(table, _)| begins(table)).filter(|from| *from < end).collect();
+            for from in begin {
+                let those = compiled
+                    .layout
+                    .tables
+                    .iter()
+                    .zip(&of_source)
+                    .map(|(table, missing)| if begins(table) == from { missing.clone() } else { Vec::new() });
+                let those: Vec<Vec<usize>> = those.collect();
+                let wanted = new_things(compiled, name, &those);
+                worker.fold_only(those);
+                let mut router = Router::new(compiled.clone(), source, 1, steps.clone()).map_err(RouteError::from)?;
+                for (bounds, until) in router.bounds.iter_mut().zip(&until) {
+                    *bounds = Bounds { from: 0, until: *until };
+                }
+                let stretch = Stretch { log, from, until: end };
+                letters.extend(stretch.fold(worker, &mut router, &wanted, self.progress)?);
             }
-            let stretch = Stretch { log, from: log.first_position(), until: end };
-            letters.extend(stretch.fold(worker, &mut router, &wanted, self.progress)?);
         }
         Ok(letters)
     }
@@ -258,7 +318,7 @@ impl Stretch<'_> {
         worker: &mut Worker,
         router: &mut Router,
         wanted: &BTreeSet<RefusedBy>,
-        progress: &dyn Fn(u64, u64),
+        progress: &ReadProgress<'_>,
     ) -> Result<Vec<Letter>, PlatformError> {
         let mut letters = Vec::new();
         let mut reader = self.log.reader(self.from)?;
@@ -272,7 +332,7 @@ impl Stretch<'_> {
             worker.rows(&routed, &Places::new(&batches)).map_err(StreamError::from)?;
             letters.extend(routed.letters.into_iter().filter(|letter| wanted.contains(&letter.refused_by)));
             letters.append(&mut worker.letters);
-            progress(reader.position().min(self.until), self.until);
+            progress(reader.position().min(self.until) - self.from, self.until - self.from)?;
         }
         Ok(letters)
     }

@@ -17,7 +17,8 @@ pub enum CompleteSince {
 
 impl ProjectHost {
     /// For each view and value column. Values of pushed rows alone are complete since the first push arrived: what
-    /// happened before may never have been sent. Those that `materialize` made have the history of its files too.
+    /// happened before may never have been sent. Those that `materialize` made have the history of its files too; those
+    /// that were applied with `--from now` have nothing from before that.
     pub fn complete_since(
         &self,
         live: &Live,
@@ -28,6 +29,10 @@ impl ProjectHost {
             let log = self.log(&layout.spaces[table.space].source);
             let pushed_us = log.map(|log| log.first_arrival_us()).transpose()?.flatten();
             let pushed = pushed_us.map_or(CompleteSince::NoRows, CompleteSince::At);
+            if let Some(since) = table.row_set.since {
+                of_tables.push(CompleteSince::At(since.at_us));
+                continue;
+            }
             of_tables.push(match &table.row_set.files {
                 None => pushed,
                 Some(digest) => {

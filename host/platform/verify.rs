@@ -119,7 +119,7 @@ impl ProjectHost {
         let source = &live.compiled.layout.spaces[table.space].source;
         let end = stopped.positions.get(source).copied().unwrap_or(0);
         let rows = Rows { late, ..self.rows_of_state(live, table, end)? };
-        let clock_us = stopped.clocks.get(source).map_or(i64::MIN, |clock| clock.clock_us);
+        let clock_us = table.row_set.clock_us(stopped.clocks.get(source).map_or(i64::MIN, |clock| clock.clock_us));
         let prepare = self.preparer();
         let refusals = Arc::new(Refusals::default());
         let host =

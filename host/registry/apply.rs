@@ -6,8 +6,8 @@
 use super::catalog::Staged;
 use super::{Catalog, ModuleCache, Put, Registry, RegistryError, Revision, STANDARD};
 use crate::define::{
-    CheckOptions, Checked, Definitions, Lock, ModuleVersion, Pins, Plan, Project, Removed, Rename, TestCase, Upgrade,
-    check, module_files, services_lose,
+    CheckOptions, Checked, Definitions, Digest, FeatureView, Lock, ModuleVersion, Pins, Plan, Project, Removed, Rename,
+    TestCase, Upgrade, check, hint, module_files, services_lose,
 };
 use std::collections::BTreeSet;
 
@@ -26,6 +26,10 @@ pub struct ApplyOptions {
     pub prune: bool,
     /// A set whose documents may be claimed by that of the definitions.
     pub take_over: Option<String>,
+    /// What is new begins empty, where the stream stands, instead of with its history.
+    pub from_now: bool,
+    /// A source's files at another path hold the rows that its state is made of.
+    pub same_rows: bool,
     /// `If-Match`: the revision that the caller has seen.
     pub expected: Option<u64>,
     /// The registry is made up for this run: a module that is not beside the definitions is nowhere, and errors say so.
@@ -43,6 +47,9 @@ pub struct Proposal {
     pub tests: Vec<TestCase>,
     /// The lock as it would be: to be written beside the definitions after the commit.
     pub lock: Lock,
+    /// As in [`ApplyOptions`].
+    pub from_now: bool,
+    pub same_rows: bool,
     allow_breaking: bool,
     rollback_to: Option<u64>,
     uploads: Vec<Staged>,
@@ -71,6 +78,8 @@ impl Proposal {
             project: checked.project,
             tests: checked.tests,
             lock: Lock::default(),
+            from_now: options.from_now,
+            same_rows: options.same_rows,
             allow_breaking: options.allow_breaking,
             rollback_to: None,
             uploads: Vec::new(),
@@ -123,7 +132,7 @@ pub fn plan_removal(
 pub fn plan_rollback(registry: &Registry, number: u64, options: &ApplyOptions) -> Result<Proposal, RegistryError> {
     let (base, live) = live_revision(registry, options)?;
     let mut live = something_live(registry, live)?;
-    let project = registry.revision(number)?.project;
+    let mut project = registry.revision(number)?.project;
     for module in &project.modules {
         registry.module_bytes(&module.name, &module.digest).map_err(|error| match error {
             RegistryError::NotFound(_) => RegistryError::Conflict(format!(
@@ -135,9 +144,10 @@ pub fn plan_rollback(registry: &Registry, number: u64, options: &ApplyOptions) -
     }
     let mut renames = Vec::new();
     for later in (number + 1..=base).rev() {
-        renames.extend(Rename::undone(&registry.revision(later)?.changes));
+        renames.extend(Rename::undone(&registry.revision_notes(later)?.changes));
     }
     let renames = live.renamed_by(&renames);
+    keep_paused(&live, &mut project)?;
     let breaks = services_lose(&live, &project);
     let mut plan = Plan::between(Some(&live), &project, base, &breaks, &renames);
     if !plan.changes.is_empty() {
@@ -152,8 +162,69 @@ pub fn plan_rollback(registry: &Registry, number: u64, options: &ApplyOptions) -
         project,
         tests: Vec::new(),
         lock: Lock::default(),
+        from_now: options.from_now,
+        same_rows: options.same_rows,
         allow_breaking: options.allow_breaking,
         rollback_to: Some(number),
+        uploads: Vec::new(),
+    })
+}
+
+/// Pausing is no part of the definitions: what an older revision had paused is not, and what is paused stays so.
+fn keep_paused(live: &Project, project: &mut Project) -> Result<(), RegistryError> {
+    for (name, view) in &mut project.feature_views {
+        let standing = live.feature_views.get(name).filter(|standing| standing.paused.is_some());
+        view.paused = standing.and_then(|standing| standing.paused);
+        let has = |fingerprint| standing.is_none_or(|standing| has_feature(standing, fingerprint));
+        if let Some(other) = view.features.iter().find(|feature| !has(&feature.fingerprint)) {
+            return Err(RegistryError::Conflict(format!(
+                "view `{name}` is paused, and its feature `{}` was another then: `onefold resume {name}` first",
+                other.name
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn has_feature(view: &FeatureView, fingerprint: &Digest) -> bool {
+    view.features.iter().any(|feature| feature.fingerprint == *fingerprint)
+}
+
+/// What becomes of the live revision when a view is to stand still, or to go on.
+pub fn plan_pause(
+    registry: &Registry,
+    view: &str,
+    paused: bool,
+    options: &ApplyOptions,
+) -> Result<Proposal, RegistryError> {
+    let (base, live) = live_revision(registry, options)?;
+    let live = something_live(registry, live)?;
+    let mut project = live.clone();
+    let standing = project.feature_views.get_mut(view).ok_or_else(|| {
+        let near = hint(view, live.feature_views.keys().map(String::as_str));
+        RegistryError::NotFound(match live.on_demand_feature_views.contains_key(view) {
+            true => format!("`{view}` is computed at lookup, so there is nothing to pause: pause what it reads"),
+            false => format!("there is no feature view `{view}`; {near}"),
+        })
+    })?;
+    if standing.paused.is_some() == paused {
+        return Err(RegistryError::Conflict(match standing.paused {
+            Some(revision) => format!("view `{view}` is paused since revision {revision}: nothing is left to do"),
+            None => format!("view `{view}` is not paused: nothing is left to do"),
+        }));
+    }
+    standing.paused = paused.then_some(base + 1);
+    let plan = Plan::between(Some(&live), &project, base, &[], &[]);
+    Ok(Proposal {
+        base,
+        project,
+        plan,
+        tests: Vec::new(),
+        lock: Lock::default(),
+        from_now: false,
+        same_rows: false,
+        allow_breaking: options.allow_breaking,
+        rollback_to: None,
         uploads: Vec::new(),
     })
 }

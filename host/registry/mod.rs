@@ -10,11 +10,11 @@ mod error;
 mod modules;
 mod revisions;
 
-pub use apply::{ApplyOptions, Proposal, commit, plan_apply, plan_removal, plan_rollback, upload_modules};
+pub use apply::{ApplyOptions, Proposal, commit, plan_apply, plan_pause, plan_removal, plan_rollback, upload_modules};
 pub use catalog::{Catalog, ModuleCache};
 pub use error::RegistryError;
 pub use modules::{ModuleRecord, Put, UdfRecord};
-pub use revisions::Revision;
+pub use revisions::{Revision, RevisionNotes};
 
 use crate::define::{Digest, check_name};
 use crate::storage::{Storage, StorageError, unsealed_json};

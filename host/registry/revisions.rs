@@ -21,6 +21,17 @@ pub struct Revision {
     pub rollback_to: Option<u64>,
 }
 
+/// What a revision says of itself, without its project.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct RevisionNotes {
+    pub number: u64,
+    pub created_at_us: i64,
+    #[serde(default)]
+    pub changes: Vec<ChangeNote>,
+    #[serde(default)]
+    pub rollback_to: Option<u64>,
+}
+
 impl Registry {
     /// The revision that is live; `None` before the first apply.
     pub fn newest(&self) -> Result<Option<Revision>, RegistryError> {
@@ -37,13 +48,17 @@ impl Registry {
 
     /// One revision, live or not.
     pub fn revision(&self, number: u64) -> Result<Revision, RegistryError> {
-        let path = self.revision_path(number);
-        self.read_json(&path)?.ok_or_else(|| {
-            RegistryError::NotFound(format!(
-                "project `{}` has no revision {number}: see `onefold revisions`",
-                self.project
-            ))
-        })
+        self.read_json(&self.revision_path(number))?.ok_or_else(|| self.no_revision(number))
+    }
+
+    /// What one changed: its project, which may be long, is passed over.
+    pub fn revision_notes(&self, number: u64) -> Result<RevisionNotes, RegistryError> {
+        self.read_json(&self.revision_path(number))?.ok_or_else(|| self.no_revision(number))
+    }
+
+    fn no_revision(&self, number: u64) -> RegistryError {
+        let project = &self.project;
+        RegistryError::NotFound(format!("project `{project}` has no revision {number}: see `onefold revisions`"))
     }
 
     /// All revisions' numbers, ascending.

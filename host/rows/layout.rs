@@ -17,6 +17,66 @@ pub struct RowSet {
     pub source: String,
     /// The files that `materialize` pinned, by the digest of their list; none: only what was pushed.
     pub files: Option<Digest>,
+    /// Where it is made of what was pushed from some moment on; none: of the log from its beginning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Since>,
+    /// Where it stands still, because its view is paused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Paused>,
+}
+
+/// Where state begins that was made without history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Since {
+    /// The first position of the log that is in it.
+    pub position: u64,
+    /// What happens from here on is in it: microseconds since the epoch, UTC.
+    pub at_us: i64,
+}
+
+/// Where state stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Paused {
+    /// The revision that did it, by which it is known: the rest is only known once the stream has stopped for it.
+    pub revision: u64,
+    /// When that was, wall time.
+    pub at_us: i64,
+    /// The first position of the log that is not in it.
+    pub position: u64,
+    /// The clock of its source there: its values are as of that.
+    pub clock_us: i64,
+    /// What was settled there, as in `SourceClock`.
+    pub settled_us: i64,
+}
+
+impl RowSet {
+    /// What was pushed to the source of this lineage.
+    pub fn of_log(lineage: &str) -> RowSet {
+        RowSet::of_files(lineage, None)
+    }
+
+    /// The same, and these pinned files.
+    pub fn of_files(lineage: &str, files: Option<Digest>) -> RowSet {
+        RowSet { source: lineage.to_owned(), files, since: None, paused: None }
+    }
+
+    /// Which rows of the log are in it, of those before `end`: `from..until`.
+    pub fn stretch(&self, first: u64, end: u64) -> (u64, u64) {
+        let from = self.since.map_or(first, |since| since.position.max(first));
+        let until = self.paused.map_or(end, |paused| paused.position.min(end));
+        (from, until.max(from))
+    }
+
+    /// The clock that its values are as of, where the source's is `clock_us`.
+    pub fn clock_us(&self, clock_us: i64) -> i64 {
+        self.paused.map_or(clock_us, |paused| paused.clock_us)
+    }
+
+    /// What tells it from others before it is known where it stands still.
+    fn identity(&self) -> RowSet {
+        let known = |paused: Paused| Paused { at_us: 0, position: 0, clock_us: 0, settled_us: 0, ..paused };
+        RowSet { paused: self.paused.map(known), ..self.clone() }
+    }
 }
 
 /// Everything the hosts run for one project.
@@ -139,7 +199,10 @@ pub struct UnknownColumn {
 
 impl Layout {
     /// Lays a project out. `row_set` says what the state of a feature of a source is (to be) made of.
-    pub fn of(project: &Project, row_set: impl Fn(&Source, &Feature) -> RowSet) -> Result<Layout, UnknownColumn> {
+    pub fn of(
+        project: &Project,
+        row_set: impl Fn(&Source, &FeatureView, &Feature) -> RowSet,
+    ) -> Result<Layout, UnknownColumn> {
         let mut layout = Layout::default();
         for view in project.feature_views.values() {
             if let Some(source) = project.sources.get(&view.source) {
@@ -174,7 +237,7 @@ impl Layout {
         &mut self,
         source: &Source,
         view: &FeatureView,
-        row_set: &impl Fn(&Source, &Feature) -> RowSet,
+        row_set: &impl Fn(&Source, &FeatureView, &Feature) -> RowSet,
     ) -> Result<(), UnknownColumn> {
         self.lay_out(source, view, row_set).map(drop)
     }
@@ -183,7 +246,7 @@ impl Layout {
         &mut self,
         source: &Source,
         view: &FeatureView,
-        row_set: &impl Fn(&Source, &Feature) -> RowSet,
+        row_set: &impl Fn(&Source, &FeatureView, &Feature) -> RowSet,
     ) -> Result<ViewLayout, UnknownColumn> {
         let (mut space, mut names) = self.source_space(source);
         let find = |names: &BTreeMap<String, usize>, column: &str| {
@@ -212,7 +275,7 @@ impl Layout {
                 .iter()
                 .map(|comparison| Ok((find(&names, &comparison.column)?, comparison.clone())))
                 .collect::<Result<Vec<_>, _>>()?;
-            let row_set = row_set(source, feature);
+            let row_set = row_set(source, view, feature);
             let table = self.table(source, view, row_set, space, &key_columns);
             let table_feature = TableFeature {
                 fingerprint: feature.fingerprint,
@@ -365,7 +428,7 @@ impl Layout {
         }
         let event_time = self.describe(source, at, self.spaces[at].event_time);
         let text = serde_json::json!({
-            "row_set": row_set, "event_time": event_time, "max_future_us": source.max_future_us,
+            "row_set": row_set.identity(), "event_time": event_time, "max_future_us": source.max_future_us,
             "keys": keys, "rows_made_by": makers,
         });
         Digest::of(text.to_string().as_bytes())

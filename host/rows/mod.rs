@@ -8,7 +8,7 @@ mod on_demand;
 pub use batch::{Failure, RefusedRow, RowBatch, RowsError, Stage, Transforms};
 pub use future::{future_message, instant};
 pub use layout::{
-    Layout, MadeOf, RowSet, RowSpace, Step, TableFeature, TableLayout, UnknownColumn, ViewColumn, ViewLayout,
-    retention_us,
+    Layout, MadeOf, Paused, RowSet, RowSpace, Since, Step, TableFeature, TableLayout, UnknownColumn, ViewColumn,
+    ViewLayout, retention_us,
 };
 pub use on_demand::{OnDemandValues, on_demand_values};

@@ -1,17 +1,19 @@
 //! Definitions over HTTP: what would change, making it so, and what is registered.
 
-use super::extract::{Options, Params, media_type, ok, parse_json, read_body, unsupported_type};
-use super::{App, Problem};
+use super::extract::{Options, Params, answer, media_type, ok, parse_json, read_body, unsupported_type};
+use super::{App, Problem, jobs};
 use crate::define::{
     DefinitionFile, Definitions, DocumentKind, Lock, Project, Upgrade, definition_schema, hint, read_files, read_text,
 };
+use crate::platform::{Applied, PlatformError};
 use crate::registry::{ApplyOptions, Proposal};
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 
 /// More than anyone writes by hand.
 const BODY_BYTES: usize = 32 << 20;
@@ -39,18 +41,30 @@ pub async fn put_definitions(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let dry_run = options.flag("dry_run")?;
+    let (dry_run, wait) = (options.flag("dry_run")?, options.wait()?);
     let mut apply = ApplyOptions {
         upgrade: options.take("upgrade").map_or(Upgrade::None, |names| Upgrade::named(&names)),
         locked: options.flag("locked")?,
         allow_breaking: options.flag("allow_breaking")?,
         prune: options.flag("prune")?,
         take_over: options.take("take_over"),
+        from_now: options.begins_now()?,
+        same_rows: options.flag("same_rows")?,
         expected: if_match(&headers)?,
         lock: Lock::default(),
         alone: false,
     };
-    options.finish(&["dry_run", "upgrade", "locked", "allow_breaking", "prune", "take_over"])?;
+    options.finish(&[
+        "dry_run",
+        "upgrade",
+        "locked",
+        "allow_breaking",
+        "prune",
+        "take_over",
+        "from",
+        "same_rows",
+        "wait",
+    ])?;
     if !dry_run {
         app.writable()?;
     }
@@ -75,25 +89,47 @@ pub async fn put_definitions(
             told["tests"] = json!(proposal.tests.len());
             told["text"] = json!(proposal.plan.to_string());
         }
-        make_live(app, &project, &proposal, dry_run, told)
+        make_live(app, &project, proposal, (dry_run, wait), told)
     })
     .await
 }
 
-/// Applies a proposal unless it was only asked for, and answers with what was told of it.
+/// Applies a proposal unless it was only asked for, and answers with what was told of it: when it is live, or at once
+/// with the job that makes it so.
 pub(super) fn make_live(
     app: &App,
     project: &str,
-    proposal: &Proposal,
-    dry_run: bool,
+    proposal: Proposal,
+    (dry_run, wait): (bool, bool),
     mut told: Value,
 ) -> Result<Response, Problem> {
-    if !dry_run {
-        let revision = app.platform().apply(project, proposal)?;
-        told["revision"] = json!(revision.number);
+    if dry_run {
+        let number = told["revision"].clone();
+        return with_revision(ok(&told)?, &number);
     }
-    let number = told["revision"].clone();
-    with_revision(ok(&told)?, &number)
+    if wait {
+        let applied = app.platform().apply_watched(project, &proposal, Arc::new(|_| ()), Arc::default())?;
+        tell(&mut told, &applied);
+        let number = told["revision"].clone();
+        return with_revision(ok(&told)?, &number);
+    }
+    // What can be known at once is said at once.
+    proposal.check_breaks().map_err(PlatformError::from)?;
+    let (working, project, mut result) = (app.clone(), project.to_owned(), told.clone());
+    let job = jobs::start(app, "apply", project.clone(), move |job| {
+        let applied = working.platform().apply_watched(&project, &proposal, job.progress(), job.cancelled());
+        Ok(jobs::unless_cancelled(applied)?.map(|applied| {
+            tell(&mut result, &applied);
+            result
+        }))
+    })?;
+    told["job"] = json!(job);
+    answer(StatusCode::ACCEPTED, &told)
+}
+
+fn tell(told: &mut Value, applied: &Applied) {
+    told["revision"] = json!(applied.revision.number);
+    told["cut_over_pause_us"] = json!(applied.cut_over_pause_us);
 }
 
 /// `GET /definitions`.

@@ -56,6 +56,29 @@ impl Options {
         }
     }
 
+    /// Whether the answer waits for the end of the work: `wait=false` makes it a job.
+    pub fn wait(&mut self) -> Result<bool, Problem> {
+        match self.take("wait").as_deref() {
+            None => Ok(true),
+            Some(text) => {
+                self.0.insert("wait".to_owned(), text.to_owned());
+                self.flag("wait")
+            }
+        }
+    }
+
+    /// `from=now`: what is new begins empty.
+    pub fn begins_now(&mut self) -> Result<bool, Problem> {
+        match self.take("from").as_deref() {
+            None => Ok(false),
+            Some("now") => Ok(true),
+            Some(other) => {
+                let detail = format!("`from={other}`: write now, or leave it out for the whole history");
+                Err(Problem::unprocessable(detail).at("?from"))
+            }
+        }
+    }
+
     pub fn int64(&mut self) -> Result<Int64As, Problem> {
         match self.take("int64").as_deref() {
             None | Some("number") => Ok(Int64As::Number),

@@ -1,4 +1,5 @@
-//! Long work on the data: verify, snapshots, training sets. A job is started, watched and asked for its result.
+//! Long work on the data: verify, snapshots, training sets, applies. A job is started, watched and asked for its
+//! result.
 
 use super::extract::{Params, answer, ok, read_json};
 use super::{App, Problem};
@@ -28,7 +29,7 @@ pub struct Jobs {
     jobs: Mutex<BTreeMap<u64, Arc<Job>>>,
 }
 
-struct Job {
+pub(super) struct Job {
     kind: &'static str,
     project: String,
     rows: AtomicU64,
@@ -102,6 +103,17 @@ pub async fn post_job(
         Request::Materialize { .. } => "materialize",
         Request::Rebuild { .. } => "rebuild",
     };
+    let id = start(&app, kind, project, move |job| run(&host, &request, job))?;
+    answer(StatusCode::ACCEPTED, &json!({ "id": id }))
+}
+
+/// Starts work in a thread of its own, as a job: its id. The work gives no result when it was cancelled.
+pub(super) fn start(
+    app: &App,
+    kind: &'static str,
+    project: String,
+    work: impl FnOnce(&Arc<Job>) -> Result<Option<Value>, Problem> + Send + 'static,
+) -> Result<String, Problem> {
     let job = Arc::new(Job {
         kind,
         project,
@@ -112,7 +124,7 @@ pub async fn post_job(
     });
     let id = app.jobs().add(job.clone());
     let run = move || {
-        let result = match run(&host, &request, &job) {
+        let result = match work(&job) {
             Ok(Some(result)) => Ended::Done(result),
             Ok(None) => Ended::Cancelled,
             Err(problem) => Ended::Failed(problem),
@@ -123,7 +135,16 @@ pub async fn post_job(
         .name(format!("job-{id}"))
         .spawn(run)
         .map_err(|error| Problem::unavailable(format!("no thread can be started for the job: {error}")))?;
-    answer(StatusCode::ACCEPTED, &json!({ "id": id.to_string() }))
+    Ok(id.to_string())
+}
+
+/// The result of work on the platform; none when it was cancelled.
+pub(super) fn unless_cancelled<T>(done: Result<T, PlatformError>) -> Result<Option<T>, Problem> {
+    match done {
+        Ok(done) => Ok(Some(done)),
+        Err(PlatformError::Batch(BatchError::Cancelled)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// `GET /jobs`: all that this process remembers.
@@ -178,6 +199,20 @@ impl Jobs {
 }
 
 impl Job {
+    /// What is to be told how far the work is.
+    pub fn progress(self: &Arc<Job>) -> Arc<dyn Fn(Progress) + Send + Sync> {
+        let seen = self.clone();
+        Arc::new(move |progress: Progress| {
+            seen.rows.fetch_max(progress.rows, Ordering::Relaxed);
+            seen.total.fetch_max(progress.total, Ordering::Relaxed);
+        })
+    }
+
+    /// Set once nobody wants the work any more.
+    pub fn cancelled(&self) -> Arc<AtomicBool> {
+        self.cancelled.clone()
+    }
+
     fn has_ended(&self) -> bool {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
@@ -199,12 +234,8 @@ impl Job {
 
 /// The result; none when it was cancelled.
 fn run(host: &ProjectHost, request: &Request, job: &Arc<Job>) -> Result<Option<Value>, Problem> {
-    let seen = job.clone();
-    let progress = Arc::new(move |progress: Progress| {
-        seen.rows.fetch_max(progress.rows, Ordering::Relaxed);
-        seen.total.fetch_max(progress.total, Ordering::Relaxed);
-    });
-    let settings = BatchSettings { cancelled: job.cancelled.clone(), ..BatchSettings::new(std::env::temp_dir()) };
+    let progress = job.progress();
+    let settings = BatchSettings { cancelled: job.cancelled(), ..BatchSettings::new(std::env::temp_dir()) };
     let instant = |name: &str, text: &Option<String>| {
         let parsed = text.as_ref().map(|text| parse_rfc3339(text.as_bytes()));
         parsed.transpose().map_err(|reason| {
@@ -256,9 +287,5 @@ fn run(host: &ProjectHost, request: &Request, job: &Arc<Job>) -> Result<Option<V
             return Err(Problem::unprocessable(detail).at("/reproduce"));
         }
     };
-    match done {
-        Ok(told) => told.map(Some).map_err(|error| Problem::internal(error.to_string())),
-        Err(PlatformError::Batch(BatchError::Cancelled)) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+    unless_cancelled(done)?.transpose().map_err(|error| Problem::internal(error.to_string()))
 }

@@ -201,7 +201,7 @@ fn status_json(host: &ProjectHost) -> Result<Value, Problem> {
     Ok(told)
 }
 
-/// Which tables the values of each view are in, and since when they are complete.
+/// Which tables the values of each view are in, since when they are complete, and where they stand still if they do.
 fn views_json(live: &Live, since: &BTreeMap<String, BTreeMap<String, CompleteSince>>) -> Value {
     let complete_since = |view: &String| {
         let since = since.get(view).into_iter().flatten().map(|(column, since)| {
@@ -222,8 +222,19 @@ fn views_json(live: &Live, since: &BTreeMap<String, BTreeMap<String, CompleteSin
         let ids = tables.into_iter().filter_map(|table| layout.tables.get(table)).map(|table| table.id.to_string());
         ids.collect::<Value>()
     };
+    let paused = |view: &crate::rows::ViewLayout| {
+        let mut tables = view.columns.iter().filter_map(|column| layout.tables.get(column.table));
+        let stands = tables.find_map(|table| table.row_set.paused);
+        stands.map_or(Value::Null, |stands| {
+            let clock = if stands.clock_us > i64::MIN { time_json(stands.clock_us) } else { Value::Null };
+            json!({ "revision": stands.revision, "at": time_json(stands.at_us), "position": stands.position, "clock": clock })
+        })
+    };
     let of_view = |(name, view): (&String, &crate::rows::ViewLayout)| {
-        (name.clone(), json!({ "tables": tables(view), "complete_since": complete_since(name) }))
+        (
+            name.clone(),
+            json!({ "tables": tables(view), "complete_since": complete_since(name), "paused": paused(view) }),
+        )
     };
     layout.views.iter().map(of_view).collect()
 }

@@ -57,7 +57,7 @@ impl World {
             layout.tables.push(TableLayout {
                 id: digest(place),
                 entity_table: digest(place),
-                row_set: RowSet { source: "s".into(), files: (number > 0).then(|| digest(99)) },
+                row_set: RowSet::of_files("s", (number > 0).then(|| digest(99))),
                 space: 0,
                 key_columns: vec![0],
                 key_kinds: vec![Kind::Utf8],
@@ -113,6 +113,7 @@ impl World {
                 ttl_us: Some(TTL_US),
                 online: true,
                 right_exclusive: false,
+                paused: None,
                 features,
             },
         );

@@ -12,6 +12,9 @@ use std::sync::atomic::AtomicU64;
 /// From a lookup in memory to a build that takes minutes.
 const REQUEST_SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 10.0, 60.0];
 
+/// From a few entities in memory to a state of millions.
+const PAUSE_SECONDS: [f64; 9] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5];
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RequestLabels {
     method: String,
@@ -44,6 +47,7 @@ pub struct Metrics {
     requests: Family<RequestLabels, Histogram>,
     rows: Family<SourceLabels, Counter>,
     entities: Counter,
+    pauses: Family<ProjectLabels, Histogram>,
 }
 
 impl Default for Metrics {
@@ -53,11 +57,14 @@ impl Default for Metrics {
             Family::new_with_constructor(|| Histogram::new(REQUEST_SECONDS));
         let rows: Family<SourceLabels, Counter> = Family::default();
         let entities = Counter::default();
+        let pauses: Family<ProjectLabels, Histogram> = Family::new_with_constructor(|| Histogram::new(PAUSE_SECONDS));
         let help = "How long requests took, by route";
         registry.register_with_unit("request", help, Unit::Seconds, requests.clone());
         registry.register("pushed_rows", "Pushed rows, by source and outcome", rows.clone());
         registry.register("looked_up_entities", "Entity rows that lookups asked for", entities.clone());
-        Metrics { registry, requests, rows, entities }
+        let help = "How long no row was folded while a build was put beside what runs";
+        registry.register_with_unit("cut_over_pause", help, Unit::Seconds, pauses.clone());
+        Metrics { registry, requests, rows, entities, pauses }
     }
 }
 
@@ -80,6 +87,11 @@ impl Metrics {
 
     /// All of it as text, with what the platform says of itself now.
     pub fn text(&self, platform: &Platform) -> Result<String, std::fmt::Error> {
+        for project in platform.projects() {
+            let pauses_us = platform.project(&project).map(|host| host.take_pauses()).unwrap_or_default();
+            let pauses = self.pauses.get_or_create_owned(&ProjectLabels { project });
+            pauses_us.iter().for_each(|pause_us| pauses.observe(*pause_us as f64 / 1e6));
+        }
         let mut text = String::new();
         prometheus_client::encoding::text::encode_registry(&mut text, &self.registry)?;
         prometheus_client::encoding::text::encode(&mut text, &standing(platform))?;

@@ -23,12 +23,14 @@ const GET: Operation =
 const DRY_RUN: (&str, &str, &str) = ("dry_run", "query", "true: only say what would change");
 const ALLOW_BREAKING: (&str, &str, &str) =
     ("allow_breaking", "query", "true: do it although something would stop working");
+const WAIT: (&str, &str, &str) = ("wait", "query", "false: answer at once with 202 and the `job` that makes it live");
 const IF_MATCH: (&str, &str, &str) = ("If-Match", "header", "the revision that was seen");
 const INT64: (&str, &str, &str) = ("int64", "query", "string: write int64 values as text");
 
 /// Of what plans, and applies unless it is a dry run.
 const REMOVAL: &[(&str, &str, &str)] = &[
     ("200", "What changes, and the revision", "plan"),
+    ("202", "With wait=false: what changes, and the job that does it", "plan"),
     ("404", "There is no such thing", "problem"),
     ("409", "Another revision is live, or something would break", "problem"),
 ];
@@ -73,11 +75,19 @@ const IN_PROJECT: &[Operation] = &[
             ALLOW_BREAKING,
             ("prune", "query", "true: remove what this set has registered and the definitions do not have"),
             ("take_over", "query", "a set whose documents may be claimed by that of the definitions"),
+            (
+                "from",
+                "query",
+                "now: what is new begins empty, where the stream stands, and says since when it is complete",
+            ),
+            ("same_rows", "query", "true: files at another path hold the rows that the state is made of; it is kept"),
+            WAIT,
             IF_MATCH,
         ],
         body: Some((&["application/yaml", "application/json", DIRECTORY_TYPE], "any")),
         answers: &[
             ("200", "What changes, and the revision", "plan"),
+            ("202", "With wait=false: what changes, and the job that does it", "plan"),
             ("409", "Another revision is live, or something would break", "problem"),
             ("422", "The definitions are wrong: file, line and remedy of each problem", "problem"),
         ],
@@ -88,15 +98,31 @@ const IN_PROJECT: &[Operation] = &[
         method: "post",
         path: "/rollback",
         summary: "Make an older revision's project live again, as a new revision",
-        parameters: &[DRY_RUN, ALLOW_BREAKING, IF_MATCH],
+        parameters: &[DRY_RUN, ALLOW_BREAKING, WAIT, IF_MATCH],
         body: Some((&["application/json"], "rollback")),
         answers: REMOVAL,
+    },
+    Operation {
+        method: "post",
+        path: "/feature-views/{name}/pause",
+        summary: "Let a view's values stay as they are: they are looked up and not folded",
+        parameters: &[DRY_RUN, WAIT, IF_MATCH],
+        answers: REMOVAL,
+        ..GET
+    },
+    Operation {
+        method: "post",
+        path: "/feature-views/{name}/resume",
+        summary: "Let a paused view's values go on, with all that has come meanwhile",
+        parameters: &[DRY_RUN, WAIT, IF_MATCH],
+        answers: REMOVAL,
+        ..GET
     },
     Operation {
         method: "delete",
         path: "/feature-views/{name}/features/{feature}",
         summary: "Remove a feature",
-        parameters: &[DRY_RUN, ALLOW_BREAKING, IF_MATCH],
+        parameters: &[DRY_RUN, ALLOW_BREAKING, WAIT, IF_MATCH],
         answers: REMOVAL,
         ..GET
     },
@@ -240,7 +266,7 @@ pub fn document() -> Value {
         if let Some(summary) = paths.get_mut(&one).and_then(|path| path.pointer_mut("/get/summary")) {
             *summary = json!(format!("A registered {}", kind.singular()));
         }
-        let parameters = &[DRY_RUN, ALLOW_BREAKING, IF_MATCH];
+        let parameters = &[DRY_RUN, ALLOW_BREAKING, WAIT, IF_MATCH];
         let remove = Operation { method: "delete", summary: "Remove it", parameters, answers: REMOVAL, ..GET };
         add(&mut paths, one, &remove);
     }
@@ -398,7 +424,7 @@ fn answer_schemas() -> Value {
         "plan": object(json!({
             "revision": whole(),
             "changes": list(object(json!({
-                "kind": text(), "name": text(), "change": { "enum": ["create", "update", "delete", "rename"] },
+                "kind": text(), "name": text(), "change": { "enum": ["create", "update", "delete", "rename", "pause", "resume"] },
                 "renamed_from": text(),
                 "feature": { "type": ["string", "null"] }, "summary": { "type": ["string", "null"] },
                 "cost": object(json!({
@@ -409,6 +435,8 @@ fn answer_schemas() -> Value {
                 "breaks": list(text()),
             }))),
             "warnings": list(text()),
+            "job": { "type": "string", "description": "with wait=false: who makes it live" },
+            "cut_over_pause_us": { "type": ["integer", "null"], "description": "how long no row was folded" },
         })),
         "rollback": object(json!({ "revision": whole() })),
         "pushed": object(json!({

@@ -22,7 +22,7 @@ pub async fn get_revisions(State(app): State<App>, Params(project): Params<Strin
         let registry = app.platform().registry(&project)?;
         let mut revisions = Vec::new();
         for number in registry.numbers()?.into_iter().rev() {
-            let revision = registry.revision(number)?;
+            let revision = registry.revision_notes(number)?;
             revisions.push(json!({
                 "revision": number,
                 "created_at": time_json(revision.created_at_us),
@@ -51,12 +51,50 @@ pub async fn post_rollback(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let (dry_run, apply) = asked(&app, options, &headers)?;
+    let (how, apply) = asked(&app, options, &headers)?;
     let Rollback { revision } = read_json(&headers, body, BODY_BYTES).await?;
     app.blocking(move |app| {
         app.project(&project)?;
         let proposal = app.platform().plan_rollback(&project, revision, &apply)?;
-        make_live(app, &project, &proposal, dry_run, told(&proposal)?)
+        let told = told(&proposal)?;
+        make_live(app, &project, proposal, how, told)
+    })
+    .await
+}
+
+/// `POST /feature-views/{name}/pause`: its values stay as they are.
+pub async fn post_pause(
+    state: State<App>,
+    params: Params<(String, String)>,
+    options: Options,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    pause(state.0, params.0, true, options, headers).await
+}
+
+/// `POST /feature-views/{name}/resume`: its values go on, with all that has come meanwhile.
+pub async fn post_resume(
+    state: State<App>,
+    params: Params<(String, String)>,
+    options: Options,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    pause(state.0, params.0, false, options, headers).await
+}
+
+async fn pause(
+    app: App,
+    (project, view): (String, String),
+    paused: bool,
+    options: Options,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let (how, apply) = asked(&app, options, &headers)?;
+    app.blocking(move |app| {
+        app.project(&project)?;
+        let proposal = app.platform().plan_pause(&project, &view, paused, &apply)?;
+        let told = told(&proposal)?;
+        make_live(app, &project, proposal, how, told)
     })
     .await
 }
@@ -90,28 +128,29 @@ async fn remove(
     options: Options,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (dry_run, apply) = asked(&app, options, &headers)?;
+    let (how, apply) = asked(&app, options, &headers)?;
     app.blocking(move |app| {
         app.project(&project)?;
         let proposal = app.platform().plan_removal(&project, &removed, &apply)?;
-        make_live(app, &project, &proposal, dry_run, told(&proposal)?)
+        let told = told(&proposal)?;
+        make_live(app, &project, proposal, how, told)
     })
     .await
 }
 
-/// Whether it is only asked what would change, and how it is to be done.
-fn asked(app: &App, mut options: Options, headers: &HeaderMap) -> Result<(bool, ApplyOptions), Problem> {
-    let dry_run = options.flag("dry_run")?;
+/// Whether it is only asked what would change, whether the answer waits until it is live, and how it is to be done.
+fn asked(app: &App, mut options: Options, headers: &HeaderMap) -> Result<((bool, bool), ApplyOptions), Problem> {
+    let (dry_run, wait) = (options.flag("dry_run")?, options.wait()?);
     let apply = ApplyOptions {
         allow_breaking: options.flag("allow_breaking")?,
         expected: if_match(headers)?,
         ..ApplyOptions::default()
     };
-    options.finish(&["dry_run", "allow_breaking"])?;
+    options.finish(&["dry_run", "allow_breaking", "wait"])?;
     if !dry_run {
         app.writable()?;
     }
-    Ok((dry_run, apply))
+    Ok(((dry_run, wait), apply))
 }
 
 fn told(proposal: &Proposal) -> Result<Value, Problem> {

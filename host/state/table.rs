@@ -131,6 +131,26 @@ impl EntityTable {
         self
     }
 
+    /// Some of its columns, in a table of their own: for each one its window, whether it takes its rows in order, and
+    /// which it is here (none: it is empty as yet).
+    pub fn copy(&self, columns: &[(Window, bool, Option<usize>)]) -> EntityTable {
+        let mut copy = EntityTable::new(columns.iter().map(|(window, ordered, _)| (*window, *ordered)));
+        for number in self.numbers() {
+            let own = copy.insert(self.key(number), self.entities[number as usize].hash);
+            copy.touch(own, self.newest_us(number));
+            copy.mark_dirty(own);
+            for (column, (_, ordered, was)) in columns.iter().enumerate() {
+                let Some(was) = was else { continue };
+                copy.set_head(column, own, self.head(*was, number));
+                copy.set_tail(column, own, self.tail(*was, number));
+                if let Some(waiting) = self.pending(*was, number).filter(|_| *ordered) {
+                    copy.edit_pending(column, own, |pending| *pending = waiting.clone());
+                }
+            }
+        }
+        copy
+    }
+
     /// Takes the cells of these columns from a table of the same rows and shape. Entities that only the other knows
     /// were dropped here; they are taken too where they are kept for longer from now on (`grown`).
     pub fn absorb(&mut self, columns: &[usize], other: &EntityTable, grown: bool) {

@@ -134,10 +134,11 @@ impl Reader {
         self.checkpointed_at_us = self.clock.monotonic_us();
         while !self.shared.stop.load(Ordering::SeqCst) {
             let mut read = false;
-            for number in 0..self.sources.len() {
+            let waits = self.shared.waits.load(Ordering::SeqCst);
+            for number in 0..if waits { 0 } else { self.sources.len() } {
                 read |= self.read_some(number, self.sources.len() == 1)?;
             }
-            if !read && self.sources.len() != 1 {
+            if !read && (waits || self.sources.len() != 1) {
                 std::thread::sleep(WAIT);
             }
             self.checkpoint_on()?;

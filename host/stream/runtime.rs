@@ -51,6 +51,8 @@ pub struct StreamParts {
     /// For each table, whether the online store lacks values of it: they are written while the stream runs, and a
     /// checkpoint is stored at once.
     pub fresh: Vec<bool>,
+    /// No row is read before `Stream::go_on`: what is shown now must not be overtaken by what is to be shown next.
+    pub waits: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -94,6 +96,7 @@ pub(super) enum Message {
 /// What the threads of a stream and those who ask it have in common.
 pub(super) struct Shared {
     pub stop: AtomicBool,
+    pub waits: AtomicBool,
     status: Mutex<StreamStatus>,
     /// For each source and worker, the next position not yet folded.
     served: Mutex<BTreeMap<String, Vec<u64>>>,
@@ -157,6 +160,7 @@ impl Stream {
     pub fn start(parts: StreamParts, settings: StreamSettings) -> Result<Stream, StreamError> {
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
+            waits: AtomicBool::new(parts.waits),
             status: Mutex::new(first_status(&parts)),
             served: Mutex::new(
                 parts
@@ -240,6 +244,11 @@ impl Stream {
         };
         let reader = spawn("read", move || reader.run())?;
         Ok(Stream { shared, reader: Some(reader), workers, project, compiled, tables, logs })
+    }
+
+    /// Lets rows be read that had to wait.
+    pub fn go_on(&self) {
+        self.shared.waits.store(false, Ordering::SeqCst);
     }
 
     /// What it folds for.

@@ -206,7 +206,7 @@ impl Worker {
             let features = &self.features[table];
             let layout = &self.compiled.layout.tables[table];
             let Some(batch) = &routed.spaces[layout.space] else { continue };
-            if rows.is_empty() || features.is_empty() {
+            if rows.is_empty() || features.is_empty() || layout.row_set.paused.is_some() {
                 continue;
             }
             let settled_us = self.settled_us(table);
@@ -309,6 +309,9 @@ impl Worker {
         }
         let compiled = self.compiled.clone();
         for (table, layout) in compiled.layout.tables.iter().enumerate() {
+            if layout.row_set.paused.is_some() {
+                continue;
+            }
             let ordered = layout.features.iter().enumerate();
             for (column, spec) in ordered.filter(|(_, feature)| feature.allowed_lateness_us.is_some()) {
                 let mut refusals = Vec::new();
@@ -335,10 +338,11 @@ impl Worker {
         Ok(())
     }
 
-    /// Sets a source's clock for its tables; it never goes back.
+    /// Sets a source's clock for its tables; it never goes back. That of a paused one stands still.
     pub fn clock(&mut self, source: &str, clock_us: i64) -> Result<(), FoldTableError> {
         for (table, layout) in self.compiled.layout.tables.iter().enumerate() {
             let own = &mut self.clocks_us[table];
+            let clock_us = layout.row_set.clock_us(clock_us);
             if self.compiled.layout.spaces[layout.space].source == source && *own < clock_us {
                 *own = clock_us;
                 let groups: Vec<u32> = self.groups.iter().flatten().map(|group| group.group).collect();
@@ -352,6 +356,9 @@ impl Worker {
     pub fn due(&mut self) -> Result<bool, FoldTableError> {
         let mut more = false;
         for table in 0..self.clocks_us.len() {
+            if self.compiled.layout.tables[table].row_set.paused.is_some() {
+                continue;
+            }
             let clock_us = self.clocks_us[table];
             for group in 0..self.groups.len() {
                 let Some(state) = &mut self.groups[group] else { continue };

@@ -181,11 +181,7 @@ impl Cells for Stored {
 #[test]
 fn materialized_states_give_the_values_of_a_snapshot() {
     let (mut world, rows) = shop(20_000);
-    let row_set = |source: &onefold::define::Source, _: &onefold::define::Feature| RowSet {
-        source: source.lineage.clone(),
-        files: None,
-    };
-    let layout = Layout::of(&world.project, row_set).expect("a checked project");
+    let layout = Layout::of(&world.project, |source, _, _| RowSet::of_log(&source.lineage)).expect("a checked project");
     let features: Vec<Vec<usize>> = layout.tables.iter().map(|table| (0..table.features.len()).collect()).collect();
     let ask = MaterializeAsk { layout: &layout, features: &features };
     let mut states = Kept::default();

@@ -113,7 +113,8 @@ impl World {
             let append = Append { records, arrival_us, idempotency: None, answer: Default::default() };
             log.append(append).expect("the log can be written");
         }
-        LogRows { end: log.end_position(), log: Arc::new(log) }
+        let end = log.end_position();
+        LogRows::until(Arc::new(log), end)
     }
 }
 

@@ -30,6 +30,7 @@ pub fn project(documents: &[Json]) -> Project {
         modules: ["std", "ecommerce", "sessions", "trails"]
             .map(|name| ModuleVersion { name: name.to_owned(), version: 1, digest: Digest([0; 32]) })
             .into(),
+        keep_revisions_us: None,
     };
     for document in of_kind("feature_view") {
         let view = feature_view(&project, document);
@@ -108,6 +109,7 @@ fn feature_view(project: &Project, document: &Json) -> FeatureView {
         ttl_us: optional_duration_us(&document["ttl"]),
         online: document["online"].as_bool().unwrap_or(true),
         right_exclusive: document["right"] == "exclusive",
+        paused: None,
         features,
     }
 }

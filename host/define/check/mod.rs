@@ -20,7 +20,8 @@ use super::located::{Located, NotYet};
 use super::names::check_name;
 use super::read::{Definitions, Document, DocumentPlace};
 use super::typed::Typed;
-use super::{About, ModuleVersion, Project, Rename, fingerprint};
+use super::window_text::parse_span;
+use super::{About, Feature, ModuleVersion, Project, Rename, fingerprint};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
@@ -190,6 +191,8 @@ struct Checker<'a> {
     take_over: Option<&'a str>,
     removed: Option<&'a Removed>,
     set: String,
+    /// What the documents say of it; what is registered stays where they say nothing.
+    keep_revisions_us: Option<i64>,
     project: Project,
     renames: Vec<Rename>,
     /// Which of the documents' views are on-demand views.
@@ -240,6 +243,7 @@ impl<'a> Checker<'a> {
             take_over: options.take_over,
             removed: options.removed,
             set: String::new(),
+            keep_revisions_us: None,
             project: Project::empty(""),
             renames: Vec::new(),
             on_demand: BTreeSet::new(),
@@ -268,11 +272,9 @@ impl<'a> Checker<'a> {
                 set = Some(typed.value.clone());
             }
             report.not_yet(&typed.online_store, "online_store", "remove it, values are served from the embedded store");
-            report.not_yet(
-                &typed.keep_revisions,
-                "keep_revisions",
-                "remove it, a new revision replaces the old at once",
-            );
+            if let Some(typed) = &typed.keep_revisions {
+                self.keep_revisions_us = report.take(typed, parse_span(&typed.value));
+            }
             report.not_yet(&typed.renamed_from, "renamed_from", "apply under the old name");
             self.problems.append(&mut report.problems);
         }
@@ -322,8 +324,13 @@ impl<'a> Checker<'a> {
         let registered = self.registered.as_ref().map(|project| project.modules.clone()).unwrap_or_default();
         let (used_here, resolved) = self.udfs.into_used();
         let known = registered.into_iter().chain(used_here);
+        self.project.keep_revisions_us = self.keep_revisions_us.or(self.project.keep_revisions_us);
         self.project.modules = known.filter(|module| used.contains(&(module.name.clone(), module.digest))).collect();
         fingerprint::fill(&mut self.project).map_err(|circle| DefineError::Wrong(vec![circle_problem(&circle)]))?;
+        let changed = changed_while_paused(&self.project, self.registered.as_ref());
+        if !changed.is_empty() {
+            return Err(DefineError::Wrong(changed));
+        }
         Ok(Checked {
             project: self.project,
             tests,
@@ -334,6 +341,26 @@ impl<'a> Checker<'a> {
             warnings: self.warnings,
         })
     }
+}
+
+/// State that stands still has no features that it did not have.
+fn changed_while_paused(project: &Project, registered: Option<&Project>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for view in project.feature_views.values().filter(|view| view.paused.is_some()) {
+        let name = &view.name;
+        let standing = registered.and_then(|project| project.feature_views.get(name));
+        let standing = || standing.into_iter().flat_map(|view| &view.features);
+        let is_there = |feature: &Feature| standing().any(|other| other.fingerprint == feature.fingerprint);
+        if let Some(feature) = view.features.iter().find(|feature| !is_there(feature)) {
+            let message = format!(
+                "view `{name}` is paused and its feature `{}` would be another or a new one: \
+                 `onefold resume {name}` first",
+                feature.name
+            );
+            problems.push(Problem { file: "definitions".into(), line: 0, column: 0, message });
+        }
+    }
+    problems
 }
 
 fn on_demand_name(document: &Document) -> Option<String> {

@@ -55,6 +55,7 @@ impl Checker<'_> {
             ttl_us,
             online,
             right_exclusive,
+            paused: self.registered.as_ref().and_then(|project| project.feature_views.get(&typed.name.value)?.paused),
             features: Vec::new(),
         };
         if typed.features.0.is_empty() {

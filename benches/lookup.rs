@@ -48,6 +48,7 @@ fn main() {
         let rate = most.per_second() * SHARES[0];
         let found = server.measure(&requests, Load::Open { rate, seconds });
         show(entities, &format!("{:.0} %, and pushes", SHARES[0] * 100.0), &found);
+        assert!(matches!(pusher.try_wait(), Ok(None)), "events are pushed until the end");
         end(&mut pusher);
     }
     say(&format!("pushes: {PUSHED} events a second beside, whose CPU is in the last line of each"));
@@ -251,7 +252,7 @@ impl Shop {
         std::fs::create_dir_all(shop.work.join("definitions")).expect("a temporary directory");
         let module = root.join("udfs/target/wasm32-unknown-unknown/release/ecommerce.wasm");
         std::fs::copy(&module, shop.work.join("ecommerce.wasm")).expect("udfs/ is built");
-        for name in ["project.yaml", "views.yaml"] {
+        for name in ["project.yaml", "transactions.yaml", "views.yaml"] {
             let text = std::fs::read_to_string(root.join("examples/ecommerce/definitions").join(name));
             let moved = |line: &str| match line.starts_with("path: ") {
                 true => "path: ../ecommerce.wasm\n".to_owned(),

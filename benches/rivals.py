@@ -50,10 +50,12 @@ def with_polars(rows_path, labels_path, out):
         fresh = labels["t"] - (joined if newest is None else newest)["e"] <= TTL_US
         out_columns[name] = joined.select(pl.when(fresh).then(value))[:, 0]
 
-    def windowed(keys, sums):
-        """Joins of running sums at the head and just before the tail."""
-        running = rows.select(*keys, "e", **{name: expr.cum_sum().over(keys) for name, expr in sums.items()})
-        return as_of(running, keys), as_of(running, keys, "before").select(pl.col(*sums).fill_null(0))
+    def windowed(keys, sums, **more):
+        """Joins of running sums at the head, with more of its row, and of the sums just before the tail."""
+        sums = {name: value.cum_sum().over(keys) for name, value in sums.items()}
+        running = rows.select(*keys, "e", **sums)
+        head = as_of(running.with_columns(rows.select(**more)) if more else running, keys)
+        return head, as_of(running, keys, "before").select(pl.col(*sums).fill_null(0))
 
     rating = pl.col("review_rating")
     sums = {
@@ -87,18 +89,16 @@ def with_polars(rows_path, labels_path, out):
 
     pair = ["customer_id", "product_id"]
     of_labels = of_labels.lazy().join(labels.lazy().select(pair).unique(), on=pair, how="semi").collect()
-    known = as_of(of_labels.select(*pair, "e").sort("e"), pair)
-    reviews = of_labels.filter(rating.is_not_null()).select(*pair, "e", "review_rating").sort("e", "review_rating")
-    keep("customer_product__last_review", as_of(reviews, pair), pl.col("review_rating"), known)
+    reviews = of_labels.sort("e", "review_rating").select(*pair, "e", rating.forward_fill().over(pair))
+    keep("customer_product__last_review", as_of(reviews, pair), rating)
 
-    by_category = ["category"]
-    head, tail = windowed(by_category, {"rows": sums["rows"], "revenue": sums["revenue"]})
+    by_category, amount = ["category"], pl.col("amount")
+    earlier = [amount.shift(back).over("category").fill_null(0.0) for back in (1, 2)]
+    sums = {"rows": sums["rows"], "revenue": amount}
+    head, tail = windowed(by_category, sums, last_three=amount + earlier[0] + earlier[1])
+    keep("category_stats__revenue_last_3_orders", head, pl.col("last_three"))
     some = head["rows"] - tail["rows"] > 0
     keep("category_stats__revenue_30d", head, pl.when(some).then(head["revenue"] - tail["revenue"]))
-    amount = pl.col("amount")
-    earlier = [amount.shift(back).over("category").fill_null(0.0) for back in (1, 2)]
-    newest_three = rows.select("category", "e", last_three=amount + earlier[0] + earlier[1])
-    keep("category_stats__revenue_last_3_orders", as_of(newest_three, by_category), pl.col("last_three"))
 
     features = labels.select("label").with_columns(**out_columns)
     asked.join(features, on="label", how="left", maintain_order="left").write_parquet(out)

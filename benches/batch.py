@@ -118,10 +118,11 @@ def differences(work: pathlib.Path, rival: str) -> list[str]:
 def machine() -> str:
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("polars", "duckdb", "pyarrow")]
     with open("/proc/cpuinfo") as lines:
-        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+        models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     memory_gb = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    day = datetime.date.today()
-    return f"{os.cpu_count()} cores of {model}, {memory_gb:.0f} GB, Python {platform.python_version()}, {', '.join(versions)}, {day}"
+    model = models[0] if models else platform.machine()
+    versions.append(f"Python {platform.python_version()}")
+    return f"{os.cpu_count()} cores of {model}, {memory_gb:.0f} GB, {', '.join(versions)}, {datetime.date.today()}"
 
 
 def lay_out(work: pathlib.Path) -> None:
@@ -131,7 +132,7 @@ def lay_out(work: pathlib.Path) -> None:
     # Without the lock: what is measured is the standard library that this program brings.
     for file in (ROOT / "examples/ecommerce/definitions").glob("*.yaml"):
         lines = file.read_text().splitlines()
-        lines = [f"path: {module}" if line.startswith("path: ") and line.endswith("ecommerce.wasm") else line for line in lines]
+        lines = [f"path: {module}" if line.startswith("path: ../../../udfs/") else line for line in lines]
         (definitions / file.name).write_text("\n".join(lines) + "\n")
 
 

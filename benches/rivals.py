@@ -1,4 +1,6 @@
-"""The canonical training set by other engines, for benches/batch.py: rivals.py polars|duckdb ROWS LABELS.parquet OUT.parquet
+"""The canonical training set by other engines, for benches/batch.py.
+
+    rivals.py polars|duckdb ROWS LABELS.parquet OUT.parquet
 
 Both compute the eight features of examples/ecommerce/definitions the fastest way we found that gives the same answer
 for any such rows: running sums of each entity in time order, looked up as of the label and as of the window's left
@@ -73,12 +75,12 @@ def with_polars(rows_path, labels_path, out):
     mean = difference["ratings"] / difference["rated"]
     keep("product_stats__avg_review_30d", head, pl.when(difference["rated"] > 0).then(mean))
 
-    rated = rows.lazy().filter(rating.is_not_null()).select("product_id", "e", "review_rating").sort("e", "review_rating")
+    rated = rows.lazy().filter(rating.is_not_null()).select("product_id", "e", "review_rating")
+    rated = rated.sort("e", "review_rating")
     total, count = rating.cum_sum().over("product_id"), pl.int_range(1, pl.len() + 1).over("product_id")
+    before_them = pl.col("total").shift(5).over("product_id").fill_null(0)
     newest_five = rated.with_columns(total=total, count=count).select(
-        "product_id",
-        "e",
-        mean=(pl.col("total") - pl.col("total").shift(5).over("product_id").fill_null(0)) / pl.col("count").clip(upper_bound=5),
+        "product_id", "e", mean=(pl.col("total") - before_them) / pl.col("count").clip(upper_bound=5)
     )
     keep("product_stats__avg_review_last_5", as_of(newest_five.collect(), ["product_id"]), pl.col("mean"), head)
 

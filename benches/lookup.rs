@@ -1,11 +1,12 @@
 //! Lookups over HTTP from another process, open loop: latency, and requests a second per core of the server.
 //!
 //! `cargo bench --workspace --bench lookup [-- ROWS [SECONDS]]`, after `cargo build --release --target
-//! wasm32-unknown-unknown` in `udfs/`. A real `onefold dev` holds the canonical job over ROWS of history; keys are those
-//! of its rows, so all eight features are there and hot keys are asked for as often as they sell. What a closed loop
-//! gets is measured first; then requests arrive by a schedule fixed before (exponential gaps) at shares of that, whether
-//! earlier ones are answered or not, and a request's latency counts from the instant at which it was due: a server that
-//! stalls cannot make it look better. CPU is the server's user and system time. The clients run on the same cores.
+//! wasm32-unknown-unknown` in `udfs/`. A real `onefold dev` holds the canonical job over ROWS of history; keys are
+//! those of its rows, so all eight features are there and hot keys are asked for as often as they sell. What a closed
+//! loop gets is measured first; then requests arrive by a schedule fixed before (exponential gaps) at shares of that,
+//! whether earlier ones are answered or not, and a request's latency counts from the instant at which it was due: a
+//! server that stalls cannot make it look better. CPU is the server's user and system time. The clients run on the
+//! same cores.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -32,9 +33,8 @@ fn main() {
     say(&format!(
         "{rows} rows of history, 8 features of 4 views a request, {CONNECTIONS} connections, {seconds} s each"
     ));
-    say(
-        "entities  load                 asked/s   done/s   p50 ms   p99 ms  p99.9 ms  sent late p99  server CPU us  req/s/core",
-    );
+    say("entities  load                 asked/s   done/s   p50 ms   p99 ms  p99.9 ms  sent late p99  server CPU us  \
+         req/s/core");
     for entities in [1, 100] {
         let requests = shop.requests(&server.address, entities, 40_000 / entities + 100);
         let most = server.measure(&requests, Load::Closed { seconds: CLOSED_LOOP_SECONDS });
@@ -70,7 +70,8 @@ fn show(entities: usize, load: &str, found: &Found) {
     let late = quantile(&found.send_late_s, 0.99) * 1e3;
     let (cpu_us, per_core) = (found.cpu_s / found.done() * 1e6, found.done() / found.cpu_s);
     say(&format!(
-        "{entities:8}  {load:20} {asked:>7}  {:7.0}  {median:7.2}  {high:7.2}  {highest:8.2}  {late:13.2}  {cpu_us:13.0}  {per_core:10.0}",
+        "{entities:8}  {load:20} {asked:>7}  {:7.0}  {median:7.2}  {high:7.2}  {highest:8.2}  {late:13.2}  \
+         {cpu_us:13.0}  {per_core:10.0}",
         found.per_second()
     ));
 }
@@ -303,7 +304,8 @@ impl Shop {
                 ["product_id", "customer_id", "category"].map(|key| format!("\"{key}\":[{}]", list(key))).join(",");
             let body = format!("{{\"features\":[{features}],\"entities\":{{{keys}}}}}");
             let head = format!(
-                "POST /v1/projects/ecommerce/features HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+                "POST /v1/projects/ecommerce/features HTTP/1.1\r\nhost: {address}\r\n\
+                 content-type: application/json\r\ncontent-length: {}\r\n\r\n",
                 body.len()
             );
             (head + &body).into_bytes()

@@ -68,7 +68,10 @@ impl Registry {
         for _ in 0..ATTEMPTS {
             let versions = self.versions(name)?;
             // Equal bytes have equal names here, so one that exists is the one to be written; one that is gone comes back.
-            let _ = self.storage.create(&self.bytes_path(name, &digest), bytes)?;
+            let path = self.bytes_path(name, &digest);
+            if self.storage.size(&path)?.is_none() {
+                let _ = self.storage.create(&path, bytes)?;
+            }
             if let Some(record) = versions.into_iter().find(|record| record.digest == digest) {
                 return Ok(Put::Existed(record));
             }

@@ -84,7 +84,9 @@ impl<const N: usize> Exact<N> {
             }
             if self.all.is_none() {
                 let base = *self.base.get_or_insert(limb.saturating_sub(1) as u16) as usize;
-                if limb >= base && limb + limbs.len() <= base + N {
+                // The top bit of the window is its sign: an addend that reaches it would be taken for negative.
+                let reaches_sign = limb + limbs.len() == base + N && limbs.last().is_some_and(|top| top >> 63 == 1);
+                if limb >= base && limb + limbs.len() <= base + N && !reaches_sign {
                     let before = self.window;
                     if add_at(&mut self.window, limbs, limb - base, negative) {
                         return;

@@ -8,6 +8,11 @@ fn of_kind(kind: Kind) -> BoxedStrategy<Value<'static>> {
     let float = prop_oneof![
         4 => (-1000..1000i64).prop_map(|cents| cents as f64 / 100.0),
         3 => any::<f64>(),
+        // Of sizes that share a window of an exact sum, up to its sign.
+        3 => (any::<f64>(), -150..150i32).prop_map(|(value, power)| {
+            let mantissa = f64::from_bits(value.to_bits() & (u64::MAX >> 12 | 1 << 63) | 1f64.to_bits());
+            mantissa * 2f64.powi(power)
+        }),
         2 => prop::sample::select(vec![
             0.0, -0.0, f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 5e-324, -5e-324, 1e308, -1e308, f64::MAX, 1e16,
             2.2250738585072014e-308, 1.0,

@@ -35,6 +35,19 @@ fn sums_at_the_edges() {
     assert_eq!(value("sum", "", Kind::Int64, &integers(&[i64::MAX, 1, -1])), Value::Int64(i64::MAX));
 }
 
+/// The sum of the greater one fills the window of the smaller one up to its sign: it came out less by 2^78.
+#[test]
+fn a_merge_up_to_the_sign_of_the_window_adds() {
+    for small in [-(2f64.powi(-60)), 2f64.powi(-60)] {
+        let sum = aggregation("sum", "", &[Kind::Float64]);
+        for large in [1.6e23, -1.6e23] {
+            let rows = [(0, vec![Value::float64(small)]), (1, vec![Value::float64(large)])];
+            let parts = sum.in_parts(&rows, &[1], false).unwrap();
+            assert_eq!(parts.emitted[0][0], Value::float64(small + large), "{small} and {large}");
+        }
+    }
+}
+
 #[test]
 fn a_sum_outside_int64_is_null_and_says_so() {
     let rows = [(0, vec![Value::Int64(i64::MAX)]), (1, vec![Value::Int64(1)])];

@@ -398,3 +398,52 @@ impl Table {
         row.fill(0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    /// Groups were locked in the order of a batch's keys: a lookup and a write waited for each other for ever.
+    #[test]
+    fn lookups_and_writes_of_many_groups_end() {
+        let groups = Groups::new(16).unwrap();
+        let store = Arc::new(EmbeddedStore::new(groups));
+        for group in groups.all() {
+            store.write_lock(group).insert(Digest([0; 32]), Table::default());
+        }
+        let names: Vec<[u8; 8]> = (0..64u64).map(u64::to_le_bytes).collect();
+        let (done, ended) = channel();
+        for reader in [false, true] {
+            let (store, names, done) = (store.clone(), names.clone(), done.clone());
+            std::thread::spawn(move || {
+                for turn in 0..20_000 {
+                    // Each turn in another order.
+                    let order = (0..names.len()).map(|at| names[(at * 5 + turn * if reader { 3 } else { 7 }) % 64]);
+                    let order: Vec<[u8; 8]> = order.collect();
+                    let keys = Keys::from_bytes(order.iter().map(|name| &name[..]));
+                    if reader {
+                        store.read(&Digest([0; 32]), &[], &keys).unwrap();
+                        continue;
+                    }
+                    let entity = |row: usize| OnlineEntity {
+                        group: groups.of(keys.hash(row)),
+                        number: 0,
+                        hash: keys.hash(row),
+                        key: keys.key(row),
+                        newest_us: 0,
+                        valid_until_us: 0,
+                    };
+                    let entities: Vec<OnlineEntity<'_>> = (0..keys.len()).map(entity).collect();
+                    let batch = OnlineBatch { table: Digest([0; 32]), entities: &entities, features: &[] };
+                    store.write(&batch).unwrap();
+                }
+                drop(done.send(()));
+            });
+        }
+        for _ in 0..2 {
+            ended.recv_timeout(Duration::from_secs(60)).expect("the two wait for each other");
+        }
+    }
+}

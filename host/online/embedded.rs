@@ -439,7 +439,7 @@ mod tests {
                     let batch = OnlineBatch { table: Digest([0; 32]), entities: &entities, features: &[] };
                     store.write(&batch).unwrap();
                 }
-                drop(done.send(()));
+                done.send(()).unwrap();
             });
         }
         for _ in 0..2 {

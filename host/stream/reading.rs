@@ -94,7 +94,7 @@ impl Taking {
 
 impl StreamError {
     /// Whether storage could not do it: it may later, when there is space again.
-    fn is_of_storage(&self) -> bool {
+    pub(super) fn is_of_storage(&self) -> bool {
         let error = match self {
             StreamError::Storage(error) | StreamError::Checkpoint(CheckpointError::Storage(error)) => error,
             _ => return false,
@@ -111,8 +111,8 @@ fn count_letters(status: &mut StreamStatus, letters: &[Letter]) {
 }
 
 impl Reader {
-    /// Reads until it is told to stop, then stores a last checkpoint; `None` when that could not be.
-    pub fn run(mut self) -> Option<LastBarrier> {
+    /// Reads until it is told to stop, then stores a last checkpoint.
+    pub fn run(mut self) -> Result<LastBarrier, StreamError> {
         let result = self.read_until_stopped();
         let failed = self.shared.status().error.is_some();
         let last = |reader: &mut Reader| reader.read_to_level().and_then(|()| reader.checkpoint());
@@ -124,10 +124,12 @@ impl Reader {
         }
         if let Err(error) = result {
             self.shared.fail(&error);
-            return None;
+            return Err(error);
         }
         let (positions, clocks) = (self.positions(), self.clocks());
-        Some((self.storing.into_checkpoints()?, positions, clocks))
+        let checkpoints = self.storing.into_checkpoints();
+        let lost = || StreamError::Ended("the thread that stores checkpoints did not end".into());
+        Ok((checkpoints.ok_or_else(lost)?, positions, clocks))
     }
 
     fn read_until_stopped(&mut self) -> Result<(), StreamError> {

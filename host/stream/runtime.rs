@@ -132,7 +132,7 @@ impl Shared {
 /// A running stream. `stop` ends it at a barrier and gives its state back.
 pub struct Stream {
     shared: Arc<Shared>,
-    reader: Option<JoinHandle<Option<LastBarrier>>>,
+    reader: Option<JoinHandle<Result<LastBarrier, StreamError>>>,
     workers: Vec<JoinHandle<Vec<GroupState>>>,
     project: Arc<Project>,
     compiled: Arc<Compiled>,
@@ -326,10 +326,13 @@ impl Stream {
         for worker in std::mem::take(&mut self.workers) {
             groups.extend(worker.join().map_err(|_| ended("a folding thread panicked"))?);
         }
-        if let Some(error) = self.shared.status().error.clone() {
-            return Err(StreamError::Ended(error));
+        match (&given, self.shared.status().error.clone()) {
+            // As it is: a disk that is full is told from a fault.
+            (Err(error), _) if error.is_of_storage() => {}
+            (_, Some(error)) => return Err(StreamError::Ended(error)),
+            _ => {}
         }
-        let (checkpoints, positions, clocks) = given.ok_or_else(|| ended("the reading thread gave up"))?;
+        let (checkpoints, positions, clocks) = given?;
         let said = self.shared.status().clone();
         let (project, compiled) = (self.project.clone(), self.compiled.clone());
         Ok(Stopped { project, compiled, checkpoints, groups, positions, clocks, said })

@@ -98,6 +98,29 @@ impl<const N: usize> Exact<N> {
         });
     }
 
+    /// What most sums are: a number that fits 64 bits but for its power of two. (The odd number, its power, negative.)
+    #[inline]
+    fn small(&self) -> Option<(u64, usize, bool)> {
+        let [room, low, high, above @ ..] = &self.window[..] else { return None };
+        let (negative, sign) = (high >> 63 == 1, if high >> 63 == 1 { u64::MAX } else { 0 });
+        if self.all.is_some() || *room != 0 || above.iter().any(|limb| *limb != sign) {
+            return None;
+        }
+        let low = (low ^ sign).wrapping_add(u64::from(negative));
+        let high = (high ^ sign).wrapping_add(u64::from(negative && low == 0));
+        let (odd, zeros) = if low == 0 {
+            let zeros = high.trailing_zeros() as usize;
+            (high.checked_shr(zeros as u32)?, 64 + zeros)
+        } else {
+            let zeros = low.trailing_zeros() as usize;
+            if high >> zeros != 0 {
+                return None;
+            }
+            (low >> zeros | high << (63 - zeros) << 1, zeros)
+        };
+        Some((odd, (self.base.unwrap_or(0) as usize + 1) * 64 + zeros, negative))
+    }
+
     /// Looks at the absolute value without its zero limbs at both ends, the limb it starts at, and whether it is negative.
     pub fn with_magnitude<R>(&self, look: impl FnOnce(&[u64], usize, bool) -> R) -> R {
         match &self.all {
@@ -203,8 +226,8 @@ fn bit_length(limbs: &[u64]) -> usize {
     limbs.last().map_or(0, |top| limbs.len() * 64 - top.leading_zeros() as usize)
 }
 
-impl<const N: usize> State for Exact<N> {
-    fn encode(&self, out: &mut Vec<u8>) {
+impl<const N: usize> Exact<N> {
+    fn encode_any(&self, out: &mut Vec<u8>) {
         self.with_magnitude(|limbs, limb, negative| {
             let Some(zeros) = limbs.first().map(|low| low.trailing_zeros() as usize) else {
                 out.push(0);
@@ -218,6 +241,16 @@ impl<const N: usize> State for Exact<N> {
                 out.extend_from_slice(word.get(..length - at).unwrap_or(&word));
             }
         });
+    }
+}
+
+impl<const N: usize> State for Exact<N> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let Some((odd, power, negative)) = self.small() else { return self.encode_any(out) };
+        let length = (64 - odd.leading_zeros() as usize).div_ceil(8);
+        put_varint(out, (length as u64) << 1 | u64::from(negative));
+        put_varint(out, power as u64);
+        out.extend_from_slice(odd.to_le_bytes().get(..length).unwrap_or_default());
     }
 
     fn decode(input: &mut Reader<'_>) -> Result<Self, Malformed> {
@@ -325,6 +358,23 @@ pub fn round(limbs: &[u64], unit: i64, negative: bool) -> f64 {
     if negative && mantissa != 0 { -value } else { value }
 }
 
+/// `odd * 2^(power - 1074)` as the nearest float64, ties to even; none for what is too small or large for this way.
+#[inline]
+fn round_small(odd: u64, power: usize, negative: bool) -> Option<f64> {
+    let length = 64 - odd.leading_zeros() as usize;
+    let (mantissa, power) = if length <= 53 {
+        (odd << (53 - length), power.checked_sub(53 - length)?)
+    } else {
+        let dropped = length - 53;
+        // It is odd, so no more than one bit can be a tie.
+        let up = odd >> (dropped - 1) & 1 == 1 && (dropped > 1 || odd >> dropped & 1 == 1);
+        ((odd >> dropped) + u64::from(up), power + dropped)
+    };
+    // The mantissa's top bit adds one to the exponent; so does one that was rounded up to the next power.
+    let bits = ((power as u64) << 52) + mantissa;
+    (power < 2045).then(|| f64::from_bits(bits | u64::from(negative) << 63))
+}
+
 /// A finite float as mantissa and power of two: `mantissa * 2^(power - 1074)`.
 #[inline]
 pub fn parts(value: f64) -> (u64, usize) {
@@ -401,6 +451,11 @@ impl FloatSum {
         if let Some(value) = self.specials.as_ref().and_then(|specials| specials.value()) {
             return value;
         }
+        let small = self.sum.small().and_then(|(odd, power, negative)| round_small(odd, power, negative));
+        small.unwrap_or_else(|| self.any_value())
+    }
+
+    fn any_value(&self) -> f64 {
         self.sum.with_magnitude(|limbs, limb, negative| round(limbs, limb as i64 * 64 - 1074, negative))
     }
 }
@@ -525,4 +580,35 @@ fn subtract(mut left: Vec<u64>, right: &[u64]) -> Vec<u64> {
         left.pop();
     }
     left
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Of one magnitude, as most features' values are, or of any.
+    fn floats() -> impl Strategy<Value = Vec<f64>> {
+        let near = (-1_000_000i64..1_000_000, 0i32..6).prop_map(|(digits, places)| digits as f64 / 10f64.powi(places));
+        let bits = any::<u64>().prop_map(f64::from_bits).prop_filter("a number", |value| value.is_finite());
+        prop_oneof![prop::collection::vec(near, 0..12), prop::collection::vec(bits, 0..3)]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        /// The short way of small sums and the general one must give the same bytes and values.
+        #[test]
+        fn small_sums_are_encoded_and_rounded_as_any(values in floats(), power in -1100i32..1000) {
+            for scale in [1.0, 2f64.powi(power)] {
+                let mut sum = FloatSum::default();
+                values.iter().map(|value| value * scale).filter(|value| value.is_finite()).for_each(|value| sum.add(value));
+                let (mut short, mut any) = (Vec::new(), Vec::new());
+                sum.sum.encode(&mut short);
+                sum.sum.encode_any(&mut any);
+                prop_assert_eq!(short, any);
+                prop_assert_eq!(sum.value().to_bits(), sum.any_value().to_bits());
+            }
+        }
+    }
 }

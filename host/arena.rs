@@ -56,6 +56,21 @@ const CLASSES: [usize; 36] = [
     1216, 1536, 1920, 2432, 3072, 3840, 4864, 8192, 16384, 32768, 65536,
 ];
 
+/// For each power of two, the first class that a length of at least so much may be in.
+const FROM_POWER: [u8; 17] = {
+    let mut from = [0; 17];
+    let mut power = 0;
+    while power < from.len() {
+        let mut class = 0;
+        while class < CLASSES.len() && CLASSES[class] < 1 << power {
+            class += 1;
+        }
+        from[power] = class as u8;
+        power += 1;
+    }
+    from
+};
+
 #[derive(Default)]
 struct Class {
     slabs: Vec<Box<[u8]>>,
@@ -169,7 +184,10 @@ fn class_of(len: usize) -> usize {
     match len {
         0 => 0,
         1..=128 => (len - 1) / 8,
-        _ => CLASSES.partition_point(|size| *size < len),
+        _ => {
+            let first = FROM_POWER.get(len.ilog2() as usize).map_or(LARGE, |class| usize::from(*class));
+            (first..LARGE).find(|class| CLASSES[*class] >= len).unwrap_or(LARGE)
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod frozen;
 mod heads;
 mod record;
 mod table;
+mod timers;
 
 pub use checkpoint::{Barrier, CheckpointError, Checkpoints, FileRange, GroupPart, Manifest, SourceClock, TableRecord};
 pub use codec::{ChangesWriter, CodecError, EntityRecord, GroupChanges, TableChanges};

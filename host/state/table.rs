@@ -3,10 +3,14 @@
 use super::frozen::Frozen;
 use super::heads::Heads;
 use super::record::{self, Head, INLINE_BYTES};
+use super::timers::Timers;
 use crate::arena::{Arena, Slice};
 use hashbrown::HashTable;
 use onefold_fold::{DamagedCell, Pending, Window, persist, persist_ordered, restore, restore_ordered};
 use std::collections::BTreeMap;
+
+/// What memory is fetched in.
+const LINE_BYTES: usize = 64;
 
 /// An entity's number in its table. Numbers of dropped entities are given again.
 pub type EntityNumber = u32;
@@ -46,9 +50,9 @@ pub struct EntityTable {
     arena: Arena,
     /// A record that is being put together.
     scratch: Vec<u8>,
-    /// Entities by the instant at which a value of theirs changes by time alone. Instants lie on hops, so there are
-    /// few; an entity whose `due_us` says otherwise has moved on.
-    timers: BTreeMap<i64, Vec<EntityNumber>>,
+    /// Entities by the instant at which a value of theirs changes by time alone; one whose `due_us` says otherwise has
+    /// moved on.
+    timers: Timers,
     /// From one checkpoint to the next; counts from 1.
     pub(super) epoch: u32,
     /// Entities changed in this epoch, each once.
@@ -77,7 +81,7 @@ impl EntityTable {
             tails_each,
             arena: Arena::default(),
             scratch: Vec::new(),
-            timers: BTreeMap::new(),
+            timers: Timers::default(),
             epoch: 1,
             dirty: Vec::new(),
             dropped: Vec::new(),
@@ -220,16 +224,22 @@ impl EntityTable {
         self.entities[number as usize].record
     }
 
-    /// Reads something of where an entity's tails are, which brings it near.
+    /// Whether the entity's key is this one.
     #[inline]
-    pub fn tails_peek(&self, number: EntityNumber) -> bool {
-        self.tails_each > 0 && self.tails[number as usize * self.tails_each] != Slice::EMPTY
+    pub fn has_key(&self, number: EntityNumber, key: &[u8]) -> bool {
+        record::key(self.record(number)).0 == key
     }
 
-    /// Reads something of a record, which brings it near.
+    /// Where the entity's tails stand.
     #[inline]
-    pub fn peek(&self, record: Slice) -> bool {
-        self.arena.get(record).first().is_some_and(|byte| *byte > 0)
+    pub fn tail_places(&self, number: EntityNumber) -> &[Slice] {
+        &self.tails[number as usize * self.tails_each..(number as usize + 1) * self.tails_each]
+    }
+
+    /// Reads something of each line of a string, which brings it near.
+    #[inline]
+    pub fn peek(&self, string: Slice) -> u8 {
+        self.arena.get(string).iter().step_by(LINE_BYTES).fold(0, |seen, byte| seen | byte)
     }
 
     /// The entity of this key, made known if it was not (second: whether it is new).
@@ -241,7 +251,8 @@ impl EntityTable {
         }
     }
 
-    fn insert(&mut self, key: &[u8], hash: u64) -> EntityNumber {
+    /// Makes an entity known that is not.
+    pub fn insert(&mut self, key: &[u8], hash: u64) -> EntityNumber {
         let encoded = self.frozen.as_ref().map_or(0, |frozen| frozen.epoch);
         let record = Slice::EMPTY;
         let mut entity = Entity { hash, record, newest_us: i64::MIN, due_us: i64::MAX, changed: 0, encoded };
@@ -332,6 +343,12 @@ impl EntityTable {
             }
         }
         arena.set(slice, scratch);
+    }
+
+    /// The hash of the entity's key.
+    #[inline]
+    pub fn hash(&self, number: EntityNumber) -> u64 {
+        self.entities[number as usize].hash
     }
 
     /// Event time of the entity's newest row.
@@ -430,42 +447,33 @@ impl EntityTable {
         let standing = &mut self.entities[number as usize].due_us;
         if due_us < *standing {
             *standing = due_us;
-            self.timers.entry(due_us).or_default().push(number);
+            self.timers.set(due_us, number);
         }
     }
 
-    /// Entities whose timer is at or before `now_us`, at most about `limit`; their timers are taken off.
+    /// Entities whose timer is at or before `now_us`, at most `limit`; their timers are taken off.
     pub fn take_due(&mut self, now_us: i64, limit: usize) -> Vec<EntityNumber> {
         let mut due = Vec::new();
-        while due.len() < limit {
-            let Some(mut entry) = self.timers.first_entry() else { break };
-            let instant_us = *entry.key();
-            if instant_us > now_us {
-                break;
-            }
-            while due.len() < limit {
-                let Some(number) = entry.get_mut().pop() else { break };
-                let standing = &mut self.entities[number as usize].due_us;
-                if *standing == instant_us {
-                    *standing = i64::MAX;
-                    due.push(number);
-                }
-            }
-            if entry.get().is_empty() {
-                entry.remove();
+        while due.len() < limit
+            && let Some((instant_us, number)) = self.timers.take(now_us)
+        {
+            let standing = &mut self.entities[number as usize].due_us;
+            if *standing == instant_us {
+                *standing = i64::MAX;
+                due.push(number);
             }
         }
         due
     }
 
-    /// The earliest instant for which a timer may stand.
-    pub fn next_due_us(&self) -> Option<i64> {
-        self.timers.first_key_value().map(|(instant_us, _)| *instant_us)
+    /// Whether a timer may stand at or before `now_us`.
+    pub fn is_due(&self, now_us: i64) -> bool {
+        self.timers.rings(now_us)
     }
 
-    /// All known entities, in no order that means anything.
+    /// All known entities, about as they lie in memory.
     pub fn numbers(&self) -> impl Iterator<Item = EntityNumber> {
-        self.index.iter().map(|(_, number)| *number)
+        (0..self.entities.len() as u32).filter(|number| self.is_known(*number))
     }
 
     /// Appends the persisted form of a cell.

@@ -85,11 +85,12 @@ pub fn fold_touched(
     };
     let inputs: Vec<Input> = fold.features.iter().map(input_of).collect::<Result<_, _>>()?;
     let mut refused = Refused::default();
-    for part in touched.parts() {
-        if let Some(new_rows) = &fold.new_rows {
-            touched.find(part.clone(), new_rows, tables, batch);
-            lap.end(Step::Group);
+    for part in touched.parts(fold.layout) {
+        match &fold.new_rows {
+            Some(new_rows) => touched.find(part.clone(), new_rows, tables, batch),
+            None => touched.bring_due_near(part.clone(), tables),
         }
+        lap.end(Step::Group);
         touched.load_heads(part.clone(), tables, fold.layout.features.len());
         let mut written = Vec::with_capacity(inputs.len());
         for (feature, input) in fold.features.iter().zip(&inputs) {
@@ -97,7 +98,7 @@ pub fn fold_touched(
         }
         touched.store_heads(part.clone(), tables);
         lap.end(Step::Scatter);
-        write_online(fold.layout, tables, touched, &part, &written, fold.online)?;
+        write_online(&fold, tables, touched, &part, &written)?;
         set_timers(fold.layout, tables, touched, part);
         lap.end(Step::Online);
     }
@@ -219,12 +220,11 @@ struct Written {
 }
 
 fn write_online(
-    layout: &TableLayout,
+    fold: &TableFold<'_>,
     tables: &GroupTables<'_>,
     touched: &Touched,
     part: &Range<usize>,
     written: &[Written],
-    online: &dyn OnlineStore,
 ) -> Result<(), OnlineError> {
     let mut entities = Vec::with_capacity(part.len());
     for entity in part.clone() {
@@ -235,7 +235,8 @@ fn write_online(
             group,
             number,
             hash: touched.hashes[entity],
-            key: table.key(number),
+            // The batch's own is nearer than the table's.
+            key: fold.new_rows.as_ref().map_or_else(|| table.key(number), |rows| touched.key_of_row(entity, rows)),
             newest_us: table.newest_us(number),
             valid_until_us: touched.next_change_us[entity],
         });
@@ -261,12 +262,12 @@ fn write_online(
     let features: Vec<FeatureWrite<'_>> = places
         .iter()
         .map(|(feature, outputs, place)| FeatureWrite {
-            fingerprint: layout.features[*feature].fingerprint,
+            fingerprint: fold.layout.features[*feature].fingerprint,
             outputs,
             rows: &rows[*place],
         })
         .collect();
-    online.write(&OnlineBatch { table: layout.id, entities: &entities, features: &features })
+    fold.online.write(&OnlineBatch { table: fold.layout.id, entities: &entities, features: &features })
 }
 
 /// One feature's cells of the touched entities.

@@ -3,13 +3,17 @@
 use super::fold_ordered::Asked;
 use crate::arena::Slice;
 use crate::route::{Groups, Keys};
-use crate::rows::RowBatch;
+use crate::rows::{RowBatch, TableLayout};
 use crate::state::{EntityNumber, EntityTable, Heads};
 use onefold_fold::Window;
 use std::ops::Range;
 
-/// Entities that are worked on together.
-const PART: usize = 1024;
+/// Lines of memory that a part looks at, about: half of a core's L2 cache, the module and the batch have the other.
+const PART_LINES: usize = 8192;
+/// What is looked at of an entity, about: index, entity, key and online row; besides a line for each feature, and what
+/// a window's tail has.
+const ENTITY_LINES: usize = 6;
+const TAIL_LINES: usize = 5;
 
 /// The tables of one kind in the groups that a thread owns, by group; groups of others are `None`.
 pub type GroupTables<'a> = Vec<Option<&'a mut EntityTable>>;
@@ -44,7 +48,7 @@ pub struct Touched {
     first_rows: Vec<u32>,
     entity_of: Vec<u32>,
     near: Vec<Option<EntityNumber>>,
-    records: Vec<Slice>,
+    strings: Vec<(u32, Slice)>,
 }
 
 impl Touched {
@@ -61,10 +65,12 @@ impl Touched {
         self.entity_of.clear();
     }
 
-    /// The entities in parts, to be worked on one after the other.
-    pub fn parts(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let count = self.count;
-        (0..count).step_by(PART).map(move |start| start..count.min(start + PART))
+    /// The entities in parts that stay near while they are worked on.
+    pub fn parts(&self, layout: &TableLayout) -> impl Iterator<Item = Range<usize>> + use<> {
+        let tails = layout.features.iter().filter(|feature| !matches!(feature.window, Window::Unbounded)).count();
+        let part = PART_LINES / (ENTITY_LINES + layout.features.len() + tails * TAIL_LINES);
+        let (count, part) = (self.count, part.max(64));
+        (0..count).step_by(part).map(move |start| start..count.min(start + part))
     }
 
     /// The rows of an entity.
@@ -84,12 +90,18 @@ impl Touched {
     pub fn find(&mut self, part: Range<usize>, new_rows: &NewRows<'_>, tables: &mut GroupTables<'_>, batch: &RowBatch) {
         self.bring_near(part.clone(), new_rows, tables);
         let NewRows { keys, groups, clock_us } = new_rows;
-        for entity in part {
+        let near = std::mem::take(&mut self.near);
+        for (entity, near) in part.zip(&near) {
             let first_row = self.first_rows[entity] as usize;
-            let hash = keys.hash(first_row);
+            let (hash, key) = (keys.hash(first_row), keys.key(first_row));
             let group = groups.of(hash);
             let Some(table) = &mut tables[group as usize] else { continue };
-            let (number, is_new) = table.find_or_insert(keys.key(first_row), hash);
+            let (number, is_new) = match near {
+                Some(number) if table.has_key(*number, key) => (*number, false),
+                // Another key has the hash.
+                Some(_) => table.find_or_insert(key, hash),
+                None => (table.insert(key, hash), true),
+            };
             let newest_us = self.rows_of(entity).iter().map(|row| batch.event_time_us[*row as usize]).max();
             table.mark_dirty(number);
             table.touch(number, newest_us.unwrap_or(i64::MIN));
@@ -100,27 +112,42 @@ impl Touched {
             self.as_of_us.push((*clock_us).max(table.newest_us(number)));
             self.next_change_us.push(i64::MAX);
         }
+        self.near = near;
     }
 
-    /// Reads what will be looked at of each entity, in loops that do nothing else: the machine then waits for many of
-    /// them at once, and not for one after the other.
+    /// Looks the entities of a part up by their hashes, and reads what will be looked at of each, in loops that do
+    /// nothing else: the machine then waits for many of them at once, and not for one after the other.
     fn bring_near(&mut self, part: Range<usize>, new_rows: &NewRows<'_>, tables: &GroupTables<'_>) {
         let rows = &self.first_rows[part];
         let hash = |row: &u32| new_rows.keys.hash(*row as usize);
         let table = |row: &u32| tables[new_rows.groups.of(hash(row)) as usize].as_deref();
         self.near.clear();
         self.near.extend(rows.iter().map(|row| table(row)?.candidate(hash(row))));
-        self.records.clear();
-        let mut seen = false;
-        self.records.extend(rows.iter().zip(&self.near).map(|(row, number)| {
-            let (Some(table), Some(number)) = (table(row), *number) else { return Slice::EMPTY };
-            seen |= table.tails_peek(number);
-            table.place(number)
-        }));
-        for (row, record) in rows.iter().zip(&self.records) {
-            seen |= table(row).is_some_and(|table| table.peek(*record));
+        self.strings.clear();
+        for (row, number) in rows.iter().zip(&self.near) {
+            let (Some(table), Some(number)) = (table(row), *number) else { continue };
+            let group = new_rows.groups.of(hash(row));
+            self.strings.push((group, table.place(number)));
+            self.strings.extend(table.tail_places(number).iter().map(|tail| (group, *tail)));
         }
-        std::hint::black_box(seen);
+        bring_strings_near(&self.strings, tables);
+    }
+
+    /// The same for a part of entities that are known.
+    pub(super) fn bring_due_near(&mut self, part: Range<usize>, tables: &GroupTables<'_>) {
+        self.strings.clear();
+        for (group, number) in self.groups[part.clone()].iter().zip(&self.numbers[part]) {
+            let Some(table) = &tables[*group as usize] else { continue };
+            self.strings.push((*group, table.place(*number)));
+            self.strings.extend(table.tail_places(*number).iter().map(|tail| (*group, *tail)));
+        }
+        bring_strings_near(&self.strings, tables);
+    }
+
+    /// The key of an entity that a row names.
+    #[inline]
+    pub(super) fn key_of_row<'k>(&self, entity: usize, new_rows: &NewRows<'k>) -> &'k [u8] {
+        new_rows.keys.key(self.first_rows[entity] as usize)
     }
 
     /// Entities without rows: their values change by time alone, or (`all_features`) all are to be written.
@@ -131,7 +158,7 @@ impl Touched {
         for number in due {
             self.groups.push(group);
             self.numbers.push(*number);
-            self.hashes.push(crate::route::hash(table.key(*number)));
+            self.hashes.push(table.hash(*number));
             self.is_new.push(all_features);
             self.starts.push(0);
             self.as_of_us.push(clock_us.max(table.newest_us(*number)));
@@ -214,4 +241,11 @@ impl Touched {
         // Each start has moved to its end, which is the next one's start.
         self.starts.insert(0, 0);
     }
+}
+
+/// Reads something of each line of these strings (group, place).
+fn bring_strings_near(strings: &[(u32, Slice)], tables: &GroupTables<'_>) {
+    let peek =
+        |(group, string): &(u32, Slice)| tables[*group as usize].as_deref().map_or(0, |table| table.peek(*string));
+    std::hint::black_box(strings.iter().map(peek).fold(0, |seen, byte| seen | byte));
 }

@@ -374,7 +374,7 @@ impl Worker {
                     self.fold_entities(table, group, &due, false)?;
                 }
                 let Some(state) = &self.groups[group] else { continue };
-                more |= state.tables[table].next_due_us().is_some_and(|due_us| due_us <= clock_us);
+                more |= state.tables[table].is_due(clock_us);
             }
         }
         Ok(more)

@@ -16,6 +16,7 @@ use arrow::compute::take;
 use onefold_fold::{CallFailure, Cells, Change, FoldJob, JobError, Planner, Probe, Results, Window};
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Why a batch could not be folded. Nothing of it may be lost: the thread stops, and the rows are read again.
 #[derive(Debug, thiserror::Error)]
@@ -85,21 +86,22 @@ pub fn fold_touched(
     };
     let inputs: Vec<Input> = fold.features.iter().map(input_of).collect::<Result<_, _>>()?;
     let mut refused = Refused::default();
-    for part in touched.parts(fold.layout) {
+    for entities in touched.parts(fold.layout) {
         match &fold.new_rows {
-            Some(new_rows) => touched.find(part.clone(), new_rows, tables, batch),
-            None => touched.bring_due_near(part.clone(), tables),
+            Some(new_rows) => touched.find(entities.clone(), new_rows, tables, batch),
+            None => touched.bring_due_near(entities.clone(), tables),
         }
         lap.end(Step::Group);
-        touched.load_heads(part.clone(), tables, fold.layout.features.len());
+        touched.load_heads(entities.clone(), tables, fold.layout.features.len());
+        let mut part = Part::new(entities.clone(), batch, touched);
         let mut written = Vec::with_capacity(inputs.len());
         for (feature, input) in fold.features.iter().zip(&inputs) {
-            written.push(fold_feature(&mut fold, *feature, input, &part, tables, touched, batch, lap, &mut refused)?);
+            written.push(fold_feature(&mut fold, *feature, input, &mut part, tables, touched, lap, &mut refused)?);
         }
-        touched.store_heads(part.clone(), tables);
+        touched.store_heads(entities.clone(), tables);
         lap.end(Step::Scatter);
-        write_online(&fold, tables, touched, &part, &written)?;
-        set_timers(fold.layout, tables, touched, part);
+        write_online(&fold, tables, touched, &entities, &written)?;
+        set_timers(fold.layout, tables, touched, entities);
         lap.end(Step::Online);
     }
     // As if each feature had been folded over the whole batch.
@@ -113,15 +115,45 @@ struct Input {
     columns: Vec<ArrayRef>,
 }
 
+/// Entities that are worked on together, and the rows that they have.
+struct Part<'a> {
+    entities: Range<usize>,
+    /// Places in the touched rows.
+    rows: Range<usize>,
+    batch: &'a RowBatch,
+    /// The rows' numbers in the batch, entity by entity.
+    indices: UInt32Array,
+    /// Columns of the batch, and of these rows alone: features share them.
+    taken: Vec<(ArrayRef, ArrayRef)>,
+}
+
+impl<'a> Part<'a> {
+    fn new(entities: Range<usize>, batch: &'a RowBatch, touched: &Touched) -> Part<'a> {
+        let rows = touched.starts[entities.start] as usize..touched.starts[entities.end] as usize;
+        let indices = UInt32Array::from(touched.rows[rows.clone()].to_vec());
+        Part { entities, rows, batch, indices, taken: Vec::new() }
+    }
+
+    /// The part's rows of a column of the batch, in its order: a call need not bring the others.
+    fn take(&mut self, column: &ArrayRef) -> Result<ArrayRef, JobError> {
+        if let Some((_, taken)) = self.taken.iter().find(|(of, _)| Arc::ptr_eq(of, column)) {
+            return Ok(taken.clone());
+        }
+        let taken = take(column, &self.indices, None);
+        let taken = taken.map_err(|error| JobError::Call(CallFailure::Input(error.to_string())))?;
+        self.taken.push((column.clone(), taken.clone()));
+        Ok(taken)
+    }
+}
+
 #[expect(clippy::too_many_arguments, reason = "the loop over features, taken out of the loop over parts")]
 fn fold_feature(
     fold: &mut TableFold<'_>,
     feature: usize,
     input: &Input,
-    part: &Range<usize>,
+    part: &mut Part<'_>,
     tables: &mut GroupTables<'_>,
     touched: &mut Touched,
-    batch: &RowBatch,
     lap: &mut Lap<'_>,
     refused: &mut Refused,
 ) -> Result<Written, FoldTableError> {
@@ -130,12 +162,13 @@ fn fold_feature(
     if spec.allowed_lateness_us.is_some() {
         let ordered = fold.ordered;
         let mut fold = OrderedFold { tables, job, spec, column: feature, refusals: &mut refused.ordered };
-        let part = part.clone();
+        let entities = part.entities.clone();
         let taking_part = input.taking_part.as_ref();
-        let taken = fold.take(touched, part.clone(), batch, taking_part, ordered.places, ordered.settled_us)?;
+        let taken =
+            fold.take(touched, entities.clone(), part.batch, taking_part, ordered.places, ordered.settled_us)?;
         let mut written = Written { feature, chunks: Vec::new(), values: Vec::new(), entities: Vec::new() };
         if !ordered.gathers {
-            let asked = touched.asked(&spec.window, part, &taken);
+            let asked = touched.asked(&spec.window, entities, &taken);
             (written.chunks, written.values) = fold.values(&asked, &mut touched.next_change_us)?;
             written.entities = asked.iter().map(|asked| asked.entity).collect();
         }
@@ -147,22 +180,17 @@ fn fold_feature(
         None => !touched.rows_of(entity).is_empty(),
         Some(bits) => touched.rows_of(entity).iter().any(|row| bits.value(*row as usize)),
     };
-    let active = part.clone().filter(|entity| windowed || touched.is_new[*entity] || takes_part(*entity));
+    let active = part.entities.clone().filter(|entity| windowed || touched.is_new[*entity] || takes_part(*entity));
     let active: Vec<u32> = active.map(|entity| entity as u32).collect();
-    // The part's rows alone, in its order: a call need not bring the others.
-    let rows = touched.starts[part.start] as usize..touched.starts[part.end] as usize;
-    let indices = UInt32Array::from(touched.rows[rows.clone()].to_vec());
-    let columns = input.columns.iter().map(|column| take(column, &indices, None));
-    let columns: Vec<ArrayRef> =
-        columns.collect::<Result<_, _>>().map_err(|error| JobError::Call(CallFailure::Input(error.to_string())))?;
+    let columns: Vec<ArrayRef> = input.columns.iter().map(|column| part.take(column)).collect::<Result<_, _>>()?;
     let mut cells = TableCells {
         tables,
         touched,
-        batch,
+        event_time_us: &part.batch.event_time_us,
         taking_part: input.taking_part.as_ref(),
         column: feature,
-        first_entity: part.start,
-        first_row: rows.start,
+        first_entity: part.entities.start,
+        first_row: part.rows.start,
         chunks: Vec::new(),
         values: Vec::with_capacity(active.len()),
         active,
@@ -170,11 +198,11 @@ fn fold_feature(
         tail: Vec::new(),
         lap,
     };
-    let failed = job.run(rows.len() as u32, &columns, &mut cells)?;
+    let failed = job.run(part.rows.len() as u32, &columns, &mut cells)?;
     let TableCells { chunks, values, active, .. } = cells;
     refused.rows.extend(failed.into_iter().map(|failed| FeatureRefusal {
         feature,
-        row: touched.rows[rows.start + failed.row as usize],
+        row: touched.rows[part.rows.start + failed.row as usize],
         message: failed.message,
     }));
     Ok(Written { feature, chunks, values, entities: active })
@@ -274,7 +302,7 @@ fn write_online(
 struct TableCells<'a, 't, 's> {
     tables: &'a mut GroupTables<'t>,
     touched: &'a mut Touched,
-    batch: &'a RowBatch,
+    event_time_us: &'a [i64],
     taking_part: Option<&'a BooleanBuffer>,
     column: usize,
     /// Of the part.
@@ -311,7 +339,7 @@ impl Cells for TableCells<'_, '_, '_> {
         for place in self.touched.starts[entity] as usize..self.touched.starts[entity + 1] as usize {
             let row = self.touched.rows[place] as usize;
             if self.taking_part.is_none_or(|bits| bits.value(row)) {
-                plan.row((place - self.first_row) as u32, self.batch.event_time_us[row]);
+                plan.row((place - self.first_row) as u32, self.event_time_us[row]);
             }
         }
         plan.probe(as_of_us);

@@ -253,8 +253,8 @@ fn push_steadily(address: &str, rows: u64, seconds: f64, stop: &AtomicBool, cloc
             break;
         }
         let now_us = clock.now_us();
-        let events: Vec<Row> =
-            keys.by_ref().take(PUSH_ROWS as usize).map(|row| Row { transaction_date_us: now_us, ..row }).collect();
+        let mut events: Vec<Row> = keys.by_ref().take(PUSH_ROWS as usize).collect();
+        events.iter_mut().for_each(|row| row.transaction_date_us = now_us);
         let request = push_request(address, &events, false);
         let passed_us = clock.monotonic_us() - began_us;
         std::thread::sleep(Duration::from_micros(due_us.saturating_sub(passed_us)));

@@ -3,7 +3,7 @@
 //! `cargo bench --workspace --bench live [-- [append] [memory] [pause] [recovery] [ROWS [SECONDS [KILLS]]]]`, after
 //! `cargo build --release --target wasm32-unknown-unknown` in `udfs/`; all four without a name. A real `onefold dev`
 //! runs the canonical job with its defaults (two folding threads, checkpoints every 5 s) over ROWS rows of history: the
-//! default of 1,070,000 makes 1,000,000 (entity, view) states. Clients run on the same cores.
+//! default of 1,080,000 makes 1,000,000 (entity, view) states. Clients run on the same cores.
 //!
 //! - **append**: ROWS rows pushed into an empty server in bodies of 1000 lines, one after the other. CPU by thread:
 //!   those of HTTP read, split and look through a push, `push-log` appends and syncs it; the others are the stream.
@@ -48,7 +48,7 @@ fn main() {
     let is_asked = |part: &str| named.is_empty() || named.iter().any(|name| *name == part);
     let numbers: Vec<u64> = arguments.iter().filter_map(|argument| argument.parse().ok()).collect();
     let number = |place: usize, default: u64| numbers.get(place).copied().unwrap_or(default);
-    let (rows, seconds, kills) = (number(0, 1_070_000), number(1, 140), number(2, 3));
+    let (rows, seconds, kills) = (number(0, 1_080_000), number(1, 140), number(2, 3));
     let clock = SystemClock::new();
 
     let pushed = (is_asked("append") || is_asked("memory")).then(|| append(rows, &clock));

@@ -83,7 +83,8 @@ fn append(rows: u64, clock: &SystemClock) -> Pushed {
     let empty = Memory::of(&server);
     let mut connection = Connection::open(&server.address);
     let mut all = Canonical::new(1, rows).rows();
-    let (before, began_us, mut took_us, mut sent) = (server.threads_s(), clock.monotonic_us(), 0, 0);
+    let (before, whole_before) = (server.threads_s(), times_s(&server.proc("stat")));
+    let (began_us, mut took_us, mut sent) = (clock.monotonic_us(), 0, 0);
     while sent < rows {
         let body: Vec<Row> = all.by_ref().take(BODY_ROWS).collect();
         let request = push_request(&server.address, &body, false);
@@ -131,8 +132,7 @@ fn append(rows: u64, clock: &SystemClock) -> Pushed {
     show("HTTP: requests read, lines split and looked through, answers", http);
     show("the log: appended, synced", log);
     show("the stream's threads (read, fold)", stream);
-    let start = before.values().fold([0.0; 2], |sum, part| [sum[0] + part[0], sum[1] + part[1]]);
-    let rest = |place: usize| whole[place] - start[place] - http[place] - log[place] - stream[place];
+    let rest = |place: usize| whole[place] - whole_before[place] - http[place] - log[place] - stream[place];
     show("the rest: threads that have ended, which stored checkpoints", [rest(0), rest(1)]);
     say("");
     Pushed { empty, full: Memory::of(&server) }
@@ -345,7 +345,7 @@ fn pause(server: &Server, rows: u64, seconds: u64, clock: &SystemClock) {
         let (fresh, stood) = (of(&fresh), of(&stood));
         let at = |of: &[f64], share: f64| quantile(of, share);
         say(&format!(
-            "{what:24}{:10}{:19.1}{:9.1}{:9.1}{:9.1}{:19.1}{:9.1}{:9.1}",
+            "{what:24}{:10}{:19.2}{:9.1}{:9.1}{:9.1}{:19.1}{:9.1}{:9.1}",
             fresh.len(),
             at(&fresh, 0.5),
             at(&fresh, 0.99),

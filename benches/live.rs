@@ -316,6 +316,11 @@ fn pause(server: &Server, rows: u64, seconds: u64, clock: &SystemClock) {
         (quantile(&all, 0.5), all.last().copied().unwrap_or(0.0))
     };
     let (took, bytes) = (of_checkpoints(|one| one.stored_us - one.began_us), of_checkpoints(|one| one.bytes));
+    let longest_us = status(&mut Connection::open(&server.address), &server.address).number("/checkpoint_pause_us");
+    say(&format!(
+        "pause: a folding thread took no rows because of a checkpoint for {:.1} ms at most",
+        longest_us as f64 / 1e3
+    ));
     say(&format!(
         "pause: {RATE} events/s for {seconds} s, {PUSH_ROWS} a push; {} checkpoints, median (largest) {:.0} ({:.0}) ms, \
          {:.1} ({:.1}) MB; busy with one {:.0} ms (encoding and storing)",

@@ -112,6 +112,7 @@ fn standing(platform: &Platform) -> Registry {
     let (entities, state) = (Family::<NamedLabels, Gauge>::default(), Family::<NamedLabels, Gauge>::default());
     let busy = Family::<NamedLabels, Gauge<f64, AtomicU64>>::default();
     let checkpoint_took = Family::<ProjectLabels, Gauge<f64, AtomicU64>>::default();
+    let checkpoint_pause = Family::<ProjectLabels, Gauge<f64, AtomicU64>>::default();
     let checkpoint_size = Family::<ProjectLabels, Gauge>::default();
     let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     for project in platform.projects() {
@@ -143,6 +144,7 @@ fn standing(platform: &Platform) -> Registry {
         }
         let labels = ProjectLabels { project: project.clone() };
         checkpoint_took.get_or_create(&labels).set(status.checkpoint_us as f64 / 1e6);
+        checkpoint_pause.get_or_create(&labels).set(status.checkpoint_pause_us as f64 / 1e6);
         checkpoint_size.get_or_create(&labels).set(whole(status.checkpoint_bytes));
     }
     registry.register("source_position", "Events of a source that a lookup sees", position);
@@ -157,6 +159,8 @@ fn standing(platform: &Platform) -> Registry {
     let help = "How long the stream's threads were busy since the start, by step";
     registry.register_with_unit("stream_busy", help, Unit::Seconds, busy);
     registry.register_with_unit("checkpoint", "How long the last checkpoint took", Unit::Seconds, checkpoint_took);
+    let help = "The longest that a folding thread took no rows because of a checkpoint, since the start";
+    registry.register_with_unit("checkpoint_pause", help, Unit::Seconds, checkpoint_pause);
     registry.register_with_unit("checkpoint_size", "What the last checkpoint wrote", Unit::Bytes, checkpoint_size);
     registry
 }

@@ -29,7 +29,7 @@ use std::time::Duration;
 /// Routed batches that may wait for one worker.
 const WAITING_BATCHES: usize = 4;
 /// Entities of a barrier that are encoded between two batches.
-const ENCODED_AT_ONCE: usize = 4096;
+const ENCODED_AT_ONCE: usize = 2048;
 
 /// What a stream runs on, apart from its settings.
 pub struct StreamParts {
@@ -301,6 +301,7 @@ impl Stream {
     pub fn status(&self) -> StreamStatus {
         let mut status = self.shared.status().clone();
         status.busy_us = self.shared.steps.spent_us();
+        status.checkpoint_pause_us = self.shared.steps.longest_pause_us();
         let size = |(table, (entities, bytes)): (&String, (usize, usize))| TableStatus {
             table: table.clone(),
             entities: entities as u64,
@@ -412,7 +413,11 @@ fn run_worker(
     // The letters of a barrier that is being encoded, and who waits for it.
     let mut handing = None;
     loop {
-        hand_out(worker, &mut handing, ENCODED_AT_ONCE)?;
+        if handing.is_some() {
+            let lap = shared.steps.start();
+            hand_out(worker, &mut handing, ENCODED_AT_ONCE)?;
+            lap.note_pause();
+        }
         // Fresh rows go before expiries; these are caught up whenever nothing waits.
         let message = match due || handing.is_some() {
             true => messages.recv_timeout(Duration::ZERO),
@@ -436,11 +441,13 @@ fn run_worker(
                 due = true;
             }
             Ok(Message::Barrier(full, clocks, reply)) => {
+                let lap = shared.steps.start();
                 hand_out(worker, &mut handing, usize::MAX)?;
                 let settled = clocks.iter().map(|(source, clock)| (source.clone(), clock.settled_us));
                 worker.settle(&settled.collect())?;
                 worker.freeze(&|group| full.contains(&group));
                 handing = Some((std::mem::take(&mut worker.letters), reply));
+                lap.note_pause();
             }
             Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => {
                 hand_out(worker, &mut handing, usize::MAX)?;

@@ -11,6 +11,8 @@ pub struct StreamStatus {
     pub checkpoint_epoch: u64,
     pub checkpoint_bytes: u64,
     pub checkpoint_us: u64,
+    /// The longest that a folding thread took no rows because of a checkpoint, since the start.
+    pub checkpoint_pause_us: u64,
     /// Why the newest checkpoint is not stored yet: it is tried again. Null while all goes well.
     pub checkpoint_error: Option<String>,
     /// By reason, as they were met by this process.

@@ -63,16 +63,17 @@ impl Step {
 pub struct Steps {
     clock: Option<Arc<dyn Clock>>,
     spent_us: [AtomicU64; Step::ALL.len()],
+    longest_pause_us: AtomicU64,
 }
 
 impl Steps {
     pub fn new(clock: Arc<dyn Clock>) -> Steps {
-        Steps { clock: Some(clock), spent_us: Default::default() }
+        Steps { clock: Some(clock), spent_us: Default::default(), longest_pause_us: Default::default() }
     }
 
     /// Counters that stay at zero.
     pub fn untimed() -> Steps {
-        Steps { clock: None, spent_us: Default::default() }
+        Steps { clock: None, spent_us: Default::default(), longest_pause_us: Default::default() }
     }
 
     fn now_us(&self) -> u64 {
@@ -89,6 +90,11 @@ impl Steps {
         let spent = |step: Step| (step.name(), self.spent_us[step as usize].load(Ordering::Relaxed));
         Step::ALL.into_iter().map(spent).collect()
     }
+
+    /// The longest that a folding thread took no rows because of a checkpoint, in microseconds.
+    pub fn longest_pause_us(&self) -> u64 {
+        self.longest_pause_us.load(Ordering::Relaxed)
+    }
 }
 
 /// One thread's way through the steps.
@@ -103,5 +109,11 @@ impl Lap<'_> {
         let now_us = self.steps.now_us();
         self.steps.spent_us[step as usize].fetch_add(now_us.saturating_sub(self.since_us), Ordering::Relaxed);
         self.since_us = now_us;
+    }
+
+    /// What has passed since the last end was a pause of the thread's work on rows. It belongs to its steps besides.
+    pub fn note_pause(&self) {
+        let passed_us = self.steps.now_us().saturating_sub(self.since_us);
+        self.steps.longest_pause_us.fetch_max(passed_us, Ordering::Relaxed);
     }
 }

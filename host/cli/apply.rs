@@ -133,8 +133,11 @@ pub fn apply(args: &ApplyArgs, global: &Global) -> anyhow::Result<ExitCode> {
         .map_err(|error| Failure::Outside(format!("the server sent no lock: {error}")))?;
     lock.write(&args.dir)?;
     show(&told, global)?;
-    if let Some(job) = job.filter(|_| args.detach && !global.json) {
-        print(&format!("job {job} makes it live: onefold jobs watch {job}"))?;
+    let changes = told["changes"].as_array().is_some_and(|changes| !changes.is_empty());
+    match job.filter(|_| args.detach) {
+        Some(job) if !global.json => print(&format!("job {job} makes it live: onefold jobs watch {job}"))?,
+        None if changes && !global.json => print(&format!("revision {} is live", told["revision"]))?,
+        _ => {}
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -323,9 +323,13 @@ fn code_of(error: &anyhow::Error) -> u8 {
             Some(PlatformError::Registry(error)) => Some(error),
             _ => cause.downcast_ref::<RegistryError>(),
         };
-        let refused =
-            registry.is_some_and(|error| !matches!(error, RegistryError::Storage(_) | RegistryError::Damaged { .. }));
-        if groups || refused || cause.is::<DefineError>() || cause.is::<settings::SettingsError>() {
+        match registry {
+            None | Some(RegistryError::Storage(_) | RegistryError::Damaged { .. }) => {}
+            // As by HTTP, which answers them with 409.
+            Some(RegistryError::Conflict(_) | RegistryError::Breaks(_)) => return 1,
+            Some(_) => return 2,
+        }
+        if groups || cause.is::<DefineError>() || cause.is::<settings::SettingsError>() {
             return 2;
         }
     }

@@ -347,7 +347,7 @@ mod tests {
             "D           log 4  -1.0  -   0.0          where x gt 0: it is -1.0",
             "E           log 7  2.5   in  2.5",
             "",
-            "dead letters: 1 rows took no part",
+            "dead letters: 1 row took no part",
             "  letter ab, log 2, decode: `x`: no",
         ];
         assert_eq!(page(&told), expected.join("\n"));

@@ -312,12 +312,8 @@ fn the_command_tells_people_and_scripts() {
     }
     assert_eq!(rows.len(), expected.len(), "{}", page.out);
     assert!(page.out.contains("value       50  as of 2026-01-02T10:05:30.000000Z\n"), "{}", page.out);
-    assert!(page.out.contains("dead letters: 1 rows took no part\n  letter "), "{}", page.out);
-    assert!(
-        page.out.contains("1 rows of `orders` were refused before anybody could say whose they are"),
-        "{}",
-        page.out
-    );
+    assert!(page.out.contains("dead letters: 1 row took no part\n  letter "), "{}", page.out);
+    assert!(page.out.contains("1 row of `orders` was refused before anybody could say whose"), "{}", page.out);
 
     let served = here(&["explain", "items.sold", "item=a", "--rows", "2", "--json"]);
     let told: Json = serde_json::from_str(&served.out).expect("JSON");

@@ -2,7 +2,7 @@
 
 use super::batch::watch_job;
 use super::client::{Reach, check_directory, project_path};
-use super::{Failure, Global, print};
+use super::{Failure, Global, code_of, print};
 use crate::define::{Lock, definition_files, project_name, read_files};
 use crate::serve::{DIRECTORY_TYPE, Directory};
 use serde_json::Value;
@@ -80,6 +80,8 @@ pub struct Moves {
 pub struct Sent {
     pub project: String,
     pub body: Directory,
+    /// As it was typed.
+    directory: PathBuf,
 }
 
 impl Sent {
@@ -87,15 +89,37 @@ impl Sent {
     pub fn read(dir: &Path, global: &Global, embedded: bool) -> anyhow::Result<Sent> {
         check_directory(dir)?;
         let files = definition_files(dir)?;
-        let definitions = read_files(&files)?;
-        let project = project_name(&definitions, global.project.as_deref())?;
-        Ok(Sent { project, body: Directory { files, lock: Lock::read(dir)?, embedded } })
+        let directory = if dir.is_dir() { dir } else { dir.parent().unwrap_or(Path::new("")) };
+        let body = Directory { files, lock: Lock::read(dir)?, embedded };
+        let mut sent = Sent { project: String::new(), body, directory: directory.to_owned() };
+        let definitions = read_files(&sent.body.files).map_err(|error| sent.named(error.into()))?;
+        sent.project = project_name(&definitions, global.project.as_deref())?;
+        Ok(sent)
+    }
+
+    /// The same error, with files named so that a person can open them from here.
+    pub fn named(&self, error: anyhow::Error) -> anyhow::Error {
+        if code_of(&error) != 2 {
+            return error;
+        }
+        let said = format!("{error:#}");
+        let lines = said.lines().map(|line| {
+            let file = self.body.files.iter().map(|file| &file.file);
+            let mut named =
+                file.filter(|file| line.strip_prefix(file.as_str()).is_some_and(|rest| rest.starts_with(':')));
+            match named.next() {
+                Some(_) => self.directory.join(line).display().to_string(),
+                None => line.to_owned(),
+            }
+        });
+        Failure::Input(lines.collect::<Vec<_>>().join("\n")).into()
     }
 
     fn put(&self, reach: &Reach, query: &str) -> anyhow::Result<Value> {
         let path = format!("{}?{query}", project_path(&self.project, &["definitions"]));
         let body = serde_json::to_vec(&self.body)?;
-        reach.send("PUT", &path, &[("content-type", DIRECTORY_TYPE)], body)?.json()
+        let told = reach.send("PUT", &path, &[("content-type", DIRECTORY_TYPE)], body)?.json();
+        told.map_err(|error| self.named(error))
     }
 }
 
@@ -133,8 +157,11 @@ pub fn apply(args: &ApplyArgs, global: &Global) -> anyhow::Result<ExitCode> {
         .map_err(|error| Failure::Outside(format!("the server sent no lock: {error}")))?;
     lock.write(&args.dir)?;
     show(&told, global)?;
-    if let Some(job) = job.filter(|_| args.detach && !global.json) {
-        print(&format!("job {job} makes it live: onefold jobs watch {job}"))?;
+    let changes = told["changes"].as_array().is_some_and(|changes| !changes.is_empty());
+    match job.filter(|_| args.detach) {
+        Some(job) if !global.json => print(&format!("job {job} makes it live: onefold jobs watch {job}"))?,
+        None if changes && !global.json => print(&format!("revision {} is live", told["revision"]))?,
+        _ => {}
     }
     Ok(ExitCode::SUCCESS)
 }

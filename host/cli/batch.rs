@@ -4,6 +4,7 @@ use super::client::Reach;
 use super::first_rows::first_rows;
 use super::progress::rows_bar;
 use super::{Failure, Global, note, print};
+use crate::draft::counted;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -124,6 +125,7 @@ pub fn verify(args: &VerifyArgs, global: &Global) -> anyhow::Result<ExitCode> {
 }
 
 pub fn snapshot(args: &SnapshotArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    check_out(&args.out)?;
     let request = json!({
         "kind": "snapshot", "view": args.view, "as_of": args.as_of, "out": absolute(&args.out)?,
     });
@@ -137,6 +139,7 @@ pub fn snapshot(args: &SnapshotArgs, global: &Global) -> anyhow::Result<ExitCode
 }
 
 pub fn historical(args: &HistoricalArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    check_out(&args.out)?;
     let given = |path: &Option<PathBuf>| path.as_deref().map(absolute).transpose();
     let request = json!({
         "kind": "historical", "entities": given(&args.entities)?, "features": args.features,
@@ -150,7 +153,10 @@ pub fn historical(args: &HistoricalArgs, global: &Global) -> anyhow::Result<Exit
     }
     match global.json {
         true => print(&done.to_string())?,
-        false => print(&format!("{} labels in {}", done["labels"], args.out.display()))?,
+        false => {
+            let labels = done["labels"].as_u64().unwrap_or(0);
+            print(&format!("{} in {}", counted(labels, "label"), args.out.display()))?
+        }
     }
     if args.show > 0 && !global.json {
         print(&first_rows(&args.out, args.show)?)?;
@@ -246,7 +252,20 @@ pub(super) fn watch_job(reach: &Reach, path: &str, id: &str, global: &Global) ->
 fn refused_rows(done: &Value) {
     if let Some(count) = done["refused_rows"].as_u64().filter(|count| *count > 0) {
         let first = done["refused"][0].as_str().unwrap_or_default();
-        note(&format!("warning: {count} rows took no part, the first: {first}"));
+        let which = if count == 1 { "" } else { ", the first" };
+        note(&format!("warning: {} took no part{which}: {first}", counted(count, "row")));
+    }
+}
+
+/// Refuses a name that promises what is not written.
+fn check_out(out: &Path) -> Result<(), Failure> {
+    let extension = out.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
+    match extension.as_deref() {
+        Some("csv" | "tsv" | "json" | "jsonl" | "ndjson" | "arrow" | "feather") => Err(Failure::Input(format!(
+            "--out {}: Parquet is what is written: let its name end in .parquet",
+            out.display()
+        ))),
+        _ => Ok(()),
     }
 }
 

@@ -1,7 +1,8 @@
 //! Suites run on every path, and what is told of them: for people, for scripts, for CI servers.
 
 use super::{Failure, Global};
-use crate::cases::{CaseError, Finding, Report, Runner, Suite, all_ways};
+use crate::cases::{CaseError, Difference, Finding, Report, Runner, Suite, all_ways};
+use crate::define::duration_text;
 use crate::serve::values::time_text;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -111,9 +112,27 @@ impl Ran {
             let mut ways: Vec<String> = of_lookup.iter().map(Finding::shown_paths).collect();
             ways.dedup();
             lines.push(format!("  on {}", ways.join(" | ")));
+            lines.extend(of_lookup.iter().find_map(|finding| self.order_hint(finding)));
             lines.extend(self.rows(first.file.as_ref(), first.line));
         }
         lines.join("\n")
+    }
+
+    /// What helps where only the order of arrival makes the difference, and the feature asks for one.
+    fn order_hint(&self, finding: &Finding) -> Option<String> {
+        let Difference { file, line, view, feature, .. } = &finding.difference;
+        let is_stream = finding.paths.iter().all(|path| path.starts_with("stream"));
+        if finding.everywhere || !is_stream {
+            return None;
+        }
+        let suite = self.suites.iter().find(|suite| suite.lookup_at(file, *line).is_some())?;
+        let features = &suite.project().feature_views.get(view)?.features;
+        let ordered = features.iter().find(|one| one.outputs.iter().any(|output| output.name == *feature))?;
+        let lateness = duration_text(ordered.allowed_lateness_us?);
+        Some(format!(
+            "  `{feature}` takes its rows in order: those that come later than the view's `allowed_lateness` ({lateness}) \
+             are set aside, and a test also sends them in another order; let the view have as much as its rows may be late"
+        ))
     }
 
     /// What an entity is made of, as its test gives it.

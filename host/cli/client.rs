@@ -40,6 +40,8 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
+const NO_PROJECT: &str = "there is no project yet";
+
 impl Reach {
     /// Finds who holds the data, or opens them. `command` is what others are told meanwhile (`onefold plan`).
     pub fn open(global: &Global, command: &str) -> anyhow::Result<Reach> {
@@ -76,12 +78,23 @@ impl Reach {
         let names: Vec<&str> = told["projects"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         match names.as_slice() {
             [only] => Ok((*only).to_owned()),
-            [] => Err(Failure::Input("there is no project yet: `onefold apply DIR` makes one".to_owned()).into()),
+            [] => Err(Failure::Input(format!("{NO_PROJECT}: `onefold apply DIR` makes one")).into()),
             several => {
                 let message = format!("say which project with --project: there are {}", several.join(", "));
                 Err(Failure::Input(message).into())
             }
         }
+    }
+
+    /// The project that something is brought for, which need not be there yet.
+    pub fn project_to_be(&self) -> anyhow::Result<String> {
+        self.project().map_err(|error| match error.downcast_ref::<Failure>() {
+            Some(Failure::Input(text)) if self.project.is_none() && text.starts_with(NO_PROJECT) => {
+                let message = "say whose it is with --project, which makes the project if it is not there";
+                Failure::Input(format!("{NO_PROJECT}: {message}")).into()
+            }
+            _ => error,
+        })
     }
 
     /// A path below the project that is meant, its parts escaped.

@@ -51,7 +51,8 @@ pub fn dev(args: &DevArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let definitions = read_files(&sent.body.files)?;
     let definitions = if args.embedded { definitions.embedded() } else { definitions };
     let options = ApplyOptions { lock: sent.body.lock.clone(), ..ApplyOptions::default() };
-    let proposal = platform.plan(&sent.project, &definitions, &options)?;
+    let planned = platform.plan(&sent.project, &definitions, &options);
+    let proposal = planned.map_err(|error| sent.named(error.into()))?;
     let (text, moved) = (proposal.plan.to_string(), proposal.lock.clone());
     platform.apply(&sent.project, &proposal)?;
     moved.write(&args.dir)?;

@@ -3,6 +3,7 @@
 use super::client::{Reach, escaped};
 use super::table::Table;
 use super::{Failure, Global, note, print};
+use crate::draft::counted;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -252,7 +253,10 @@ fn refusals(told: &Value) -> Vec<String> {
     let letters = told["dead_letters"].as_array().map_or(&[][..], Vec::as_slice);
     if !letters.is_empty() {
         lines.push(String::new());
-        lines.push(format!("dead letters: {} rows took no part", told["dead_letters_total"]));
+        lines.push(format!(
+            "dead letters: {} took no part",
+            counted(told["dead_letters_total"].as_u64().unwrap_or(0), "row")
+        ));
         for letter in letters {
             let id = letter["letter"].as_str().map_or(String::new(), |id| format!("letter {id}, "));
             lines.push(format!(
@@ -268,8 +272,10 @@ fn refusals(told: &Value) -> Vec<String> {
     if let Some(count) = strangers["total"].as_u64().filter(|count| *count > 0) {
         lines.push(String::new());
         lines.push(format!(
-            "{count} rows of `{}` were refused before anybody could say whose they are:",
-            plain(&told["source"])
+            "{} of `{}` {} refused before anybody could say whose:",
+            counted(count, "row"),
+            plain(&told["source"]),
+            if count == 1 { "was" } else { "were" }
         ));
         lines.extend(names(&strangers["examples"]).into_iter().map(|example| format!("  {example}")));
     }
@@ -341,7 +347,7 @@ mod tests {
             "D           log 4  -1.0  -   0.0          where x gt 0: it is -1.0",
             "E           log 7  2.5   in  2.5",
             "",
-            "dead letters: 1 rows took no part",
+            "dead letters: 1 row took no part",
             "  letter ab, log 2, decode: `x`: no",
         ];
         assert_eq!(page(&told), expected.join("\n"));

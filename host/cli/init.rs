@@ -222,6 +222,10 @@ fn as_text(draft: &Draft, files: &[(PathBuf, String)], dir: &Path, global: &Glob
         lines.push(format!("        {} without {time}, which would be a dead letter each", counted(without, "row")));
     }
     lines.push(format!("  key   {keys}: {}", draft.key.why));
+    for column in draft.data.columns.iter().filter(|column| column.odd > 0) {
+        let note = column.note.as_deref().unwrap_or_default();
+        lines.push(format!("  {}: taken for {}: {note}", column.name, column.type_name));
+    }
     for (place, why) in &draft.data.left_out {
         lines.push(format!("  left out: {place}: {why}"));
     }

@@ -32,6 +32,7 @@ mod udf_flags;
 use crate::clock::{Clock, SystemClock};
 use crate::define::{DefineError, hint};
 use crate::platform::PlatformError;
+use crate::registry::RegistryError;
 use crate::settings::{self, Flags, Settings};
 use crate::state::CheckpointError;
 use crate::storage::{LocalStorage, Storage};
@@ -57,25 +58,28 @@ pub struct Command {
     action: Action,
 }
 
+/// Above the options that every command takes, so that its own stand together.
+const EVERYWHERE: &str = "Options of every command";
+
 #[derive(clap::Args)]
 struct Options {
     /// Where the data are: a directory or file:// URL [default: ./.onefold].
-    #[arg(long, global = true, value_name = "URL", conflicts_with_all = ["server", "context"])]
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "URL", conflicts_with_all = ["server", "context"])]
     data: Option<String>,
     /// The project [default: the only one, or that of the definitions].
-    #[arg(long, global = true, value_name = "NAME", env = "ONEFOLD_PROJECT")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "NAME", env = "ONEFOLD_PROJECT")]
     project: Option<String>,
     /// The operator's settings [default: onefold.yaml here or above].
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Answer in JSON, for scripts.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     json: bool,
     /// Send the command to this server instead of working on data: http://127.0.0.1:6566.
-    #[arg(long, global = true, value_name = "URL", conflicts_with = "context")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "URL", conflicts_with = "context")]
     server: Option<String>,
     /// Send it to the server of this name (`onefold context`; also ONEFOLD_CONTEXT).
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "NAME")]
     context: Option<String>,
 }
 
@@ -315,6 +319,16 @@ fn code_of(error: &anyhow::Error) -> u8 {
             return failure.code();
         }
         let groups = matches!(cause.downcast_ref(), Some(PlatformError::Checkpoint(CheckpointError::Groups { .. })));
+        let registry = match cause.downcast_ref() {
+            Some(PlatformError::Registry(error)) => Some(error),
+            _ => cause.downcast_ref::<RegistryError>(),
+        };
+        match registry {
+            None | Some(RegistryError::Storage(_) | RegistryError::Damaged { .. }) => {}
+            // As by HTTP, which answers them with 409.
+            Some(RegistryError::Conflict(_) | RegistryError::Breaks(_)) => return 1,
+            Some(_) => return 2,
+        }
         if groups || cause.is::<DefineError>() || cause.is::<settings::SettingsError>() {
             return 2;
         }

@@ -1,6 +1,6 @@
 //! `onefold module`: modules on the platform.
 
-use super::client::{Reach, escaped};
+use super::client::{Reach, escaped, project_path};
 use super::outline::outline;
 use super::table::Table;
 use super::{Failure, Global, print};
@@ -69,7 +69,7 @@ pub fn run(args: &ModuleArgs, global: &Global) -> anyhow::Result<ExitCode> {
 fn push(file: &Path, name: &str, global: &Global) -> anyhow::Result<()> {
     let bytes = read(file)?;
     let reach = Reach::open(global, "onefold module push")?;
-    let path = format!("{}?name={}", reach.path(&["modules"])?, escaped(name));
+    let path = format!("{}?name={}", project_path(&reach.project_to_be()?, &["modules"]), escaped(name));
     let answer = reach.send("POST", &path, &[("content-type", "application/wasm")], bytes)?;
     let is_new = answer.status == 201;
     let told = answer.json()?;

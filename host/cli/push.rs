@@ -67,14 +67,18 @@ pub fn run(args: &PushArgs, global: &Global) -> anyhow::Result<ExitCode> {
         let errors: Vec<Value> =
             done.errors.iter().map(|(line, reason)| json!({ "line": line, "reason": reason })).collect();
         print(
-            &json!({ "accepted": done.accepted, "dead_lettered": done.dead_lettered, "position": done.position, "errors": errors })
+            &json!({ "accepted": done.accepted, "dead_lettered": done.dead_lettered, "broken": done.broken, "position": done.position, "errors": errors })
                 .to_string(),
         )?;
     } else {
         for (line, reason) in &done.errors {
             note(&format!("line {line}: {reason}"));
         }
-        print(&format!("{} accepted, {} dead-lettered", done.accepted, done.dead_lettered))?;
+        let broken = match done.broken {
+            0 => String::new(),
+            rows => format!(" ({rows} of them broken in a column)"),
+        };
+        print(&format!("{} accepted{broken}, {} dead-lettered", done.accepted, done.dead_lettered))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -84,6 +88,8 @@ pub fn run(args: &PushArgs, global: &Global) -> anyhow::Result<ExitCode> {
 struct Done {
     accepted: u64,
     dead_lettered: u64,
+    /// Accepted with a column that could not be decoded.
+    broken: u64,
     position: u64,
     /// Line of the file, reason.
     errors: Vec<(u64, String)>,
@@ -171,6 +177,7 @@ impl Sender<'_> {
             let told = self.send(&key, &piece)?.json()?;
             self.done.accepted += told["accepted"].as_u64().unwrap_or(0);
             self.done.dead_lettered += told["dead_lettered"].as_u64().unwrap_or(0);
+            self.done.broken += told["broken"].as_u64().unwrap_or(0);
             self.done.position = told["position"].as_u64().unwrap_or(self.done.position);
             for error in told["errors"].as_array().into_iter().flatten() {
                 if self.done.errors.len() < SHOWN_ERRORS {

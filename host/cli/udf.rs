@@ -55,6 +55,9 @@ const TEMPLATE: [(&str, &str); 4] = [
     ("cases/{{name}}.yaml", include_str!("../../sdk/rust/template/cases/NAME.yaml.in")),
 ];
 
+/// The name of what every module exports, and `export!` writes.
+const EXPORTED: &[u8] = b"cabi_realloc";
+
 /// Where this program was built, if that is still a checkout.
 const SDK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sdk/rust");
 
@@ -112,12 +115,22 @@ fn build(dir: &Path) -> anyhow::Result<PathBuf> {
     }
     command.envs(udf_flags::PROFILE);
     command.env("CARGO_ENCODED_RUSTFLAGS", rust_flags(&dir)?);
-    finish(command, "the module was not built")?;
+    let target_hint = format!("; if the target is missing, run `rustup target add {}`", udf_flags::TARGET);
+    finish(command, &format!("the module was not built: see above{target_hint}"))?;
     let file = format!("{}.wasm", crate_name.replace('-', "_"));
     let built = target.join(udf_flags::TARGET).join("release").join(&file);
     let module = dir.join(&file);
-    std::fs::copy(&built, &module)
+    let bytes = std::fs::read(&built)
         .map_err(|error| Failure::Outside(format!("{}: {error}; its [lib] must be a cdylib", built.display())))?;
+    if memchr::memmem::find(&bytes, EXPORTED).is_none() {
+        return Err(Failure::No(format!(
+            "{}: the module exports no UDF: name each aggregate and transform in `onefold_udf::export![…]` at the end of \
+             src/lib.rs",
+            dir.display()
+        ))
+        .into());
+    }
+    std::fs::write(&module, bytes).map_err(|error| Failure::Outside(format!("{}: {error}", module.display())))?;
     Ok(module)
 }
 
@@ -129,7 +142,7 @@ fn test(dir: &Path, global: &Global) -> anyhow::Result<ExitCode> {
         // Standard output is for the report.
         command.stdout(std::io::stderr());
     }
-    finish(command, "a test of the project failed")?;
+    finish(command, "a test of the project failed: see above")?;
     note(&format!("{} and its own tests are fine", module.display()));
     let name = module.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let holds = udf_cases::run(dir, &module, &name, global)?;
@@ -181,11 +194,7 @@ fn finish(mut command: Command, failed: &str) -> anyhow::Result<()> {
     let status = command.status().map_err(missing)?;
     match status.success() {
         true => Ok(()),
-        false => Err(Failure::No(format!(
-            "{failed}: see above; if the target is missing, run `rustup target add {}`",
-            udf_flags::TARGET
-        ))
-        .into()),
+        false => Err(Failure::No(failed.to_owned()).into()),
     }
 }
 

@@ -316,6 +316,14 @@ fn standing_warnings(project: &Project) -> Vec<String> {
         ));
     }
     for view in project.feature_views.values() {
+        let hasty = view.features.iter().find(|feature| feature.allowed_lateness_us == Some(0));
+        if let Some(Feature { name, .. }) = hasty {
+            warnings.push(format!(
+                "feature view `{}`: `{name}` takes its rows in order and the view has no `allowed_lateness`, so a row that \
+                 comes behind a checkpoint becomes a dead letter (`late`): write how late rows may be",
+                view.name
+            ));
+        }
         let unbounded = view.features.iter().filter(|feature| feature.window.reach_us().is_none()).count();
         let name = &view.name;
         if view.ttl_us.is_none() {

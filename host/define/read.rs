@@ -325,6 +325,11 @@ fn explain(error: &YamlError) -> String {
             let said = DefaultMessageFormatter.format_message(other).replace(['\n', '\r'], " ");
             match said.as_str() {
                 tab if tab.contains("tabs disallowed") => format!("{tab}: indent with spaces"),
+                "expected sequence start" => "a list is wanted here: write `[a, b]`, also of one".into(),
+                "expected mapping start" => "keys with values are wanted here: write `{ key: value }`".into(),
+                deeper if deeper.contains("mapping values are not allowed") => {
+                    format!("{deeper}: begin it in the column of the keys that it belongs to")
+                }
                 anchors if anchors.contains("budget breached") && anchors.contains("Anchor") => {
                     "anchors and aliases make more of this than a person writes: write it out without `&` and `*`"
                         .into()

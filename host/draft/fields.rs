@@ -12,6 +12,13 @@ const DEEPEST: usize = 32;
 const COUNTED_ROWS: u64 = 10_000;
 /// Longer text is no key, and is not kept to be counted.
 const LONGEST_COUNTED: usize = 200;
+/// Where no more than one value in so many is of another kind, it is a fault, and not what the field holds.
+const ODD_IN: u64 = 100;
+/// Characters of a value that are shown.
+const SHOWN: usize = 40;
+
+/// How JSON's text says numbers that JSON does not have.
+const SPECIALS: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
 
 /// Rows that were looked at.
 #[derive(Default)]
@@ -62,9 +69,32 @@ pub struct Seen {
     pub newest_us: Option<i64>,
     /// A value, for people.
     pub example: Option<String>,
+    /// The first value of each kind, for people.
+    examples: BTreeMap<Sort, String>,
     distinct: BTreeSet<String>,
     /// Values that took part in counting different ones.
     pub counted: u64,
+}
+
+/// What values are told apart by, where a few are unlike the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Sort {
+    Boolean,
+    Integer,
+    Number,
+    Time,
+    Special,
+    Text,
+    Whole,
+}
+
+/// Values of another kind than nearly all of their field.
+pub struct Odd<'a> {
+    /// The type of nearly all.
+    pub type_name: &'static str,
+    pub count: u64,
+    /// One of them, as JSON writes it.
+    pub example: &'a str,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -141,6 +171,8 @@ impl Seen {
             return;
         }
         self.present += 1;
+        let sort = Sort::of(value);
+        self.examples.entry(sort).or_insert_with(|| value.to_string().chars().take(SHOWN).collect());
         match value {
             Value::Null => {}
             Value::Bool(_) => self.booleans += 1,
@@ -162,7 +194,7 @@ impl Seen {
                     self.times += 1;
                     self.newest_us = self.newest_us.max(Some(time_us));
                 }
-                self.specials += u64::from(matches!(text.as_str(), "NaN" | "Infinity" | "-Infinity"));
+                self.specials += u64::from(SPECIALS.contains(&text.as_str()));
             }
             Value::Object(_) => self.objects += 1,
             Value::Array(items) => {
@@ -201,10 +233,33 @@ impl Seen {
             _ if all(self.integers) => Ok("int64"),
             _ if numbers > 0 && all(numbers + self.specials) => Ok("float64"),
             _ if all(self.times) => Ok("timestamp"),
-            _ if all(self.texts) => Ok("utf8"),
-            _ if all(self.lists) => self.items.declared(),
-            _ => Ok("json"),
+            _ => match self.odd() {
+                Some(odd) => Ok(odd.type_name),
+                None if all(self.texts) => Ok("utf8"),
+                None if all(self.lists) => self.items.declared(),
+                None => Ok("json"),
+            },
         }
+    }
+
+    /// The values that are faults, where nearly all are of one kind.
+    pub fn odd(&self) -> Option<Odd<'_>> {
+        let numbers = self.integers + self.wide + self.fractions;
+        if numbers > 0 && numbers + self.specials == self.present {
+            return None;
+        }
+        let whole = if numbers == self.integers { self.integers } else { 0 };
+        let kinds: [(&'static str, u64, &[Sort]); 5] = [
+            ("boolean", self.booleans, &[Sort::Boolean]),
+            ("int64", whole, &[Sort::Integer]),
+            ("float64", numbers + self.specials, &[Sort::Integer, Sort::Number, Sort::Special]),
+            ("timestamp", self.times, &[Sort::Time]),
+            ("utf8", self.texts, &[Sort::Time, Sort::Special, Sort::Text]),
+        ];
+        let is_nearly_all = |count: u64| count < self.present && self.present - count <= self.present / ODD_IN;
+        let (type_name, count, usual) = kinds.into_iter().find(|(_, count, _)| is_nearly_all(*count))?;
+        let example = self.examples.iter().find(|(sort, _)| !usual.contains(sort))?.1;
+        Some(Odd { type_name, count: self.present - count, example })
     }
 
     /// The unit in which the numbers are times of this century, since 1970.
@@ -214,7 +269,22 @@ impl Seen {
         let (least, most) = (self.least?, self.most?);
         let units = [("timestamp_s", 1.0), ("timestamp_ms", 1e3), ("timestamp_us", 1e6)];
         let is_unit = |(_, factor): &(&str, f64)| FROM_SECONDS * factor <= least && most < TO_SECONDS * factor;
-        units.into_iter().find(is_unit).filter(|_| self.is_number()).map(|(name, _)| name)
+        let is_nearly_number = || self.odd().is_some_and(|odd| matches!(odd.type_name, "int64" | "float64"));
+        units.into_iter().find(is_unit).filter(|_| self.is_number() || is_nearly_number()).map(|(name, _)| name)
+    }
+}
+
+impl Sort {
+    fn of(value: &Value) -> Sort {
+        match value {
+            Value::Bool(_) => Sort::Boolean,
+            Value::Number(number) if number.is_i64() => Sort::Integer,
+            Value::Number(_) => Sort::Number,
+            Value::String(text) if parse_rfc3339(text.as_bytes()).is_ok() => Sort::Time,
+            Value::String(text) if SPECIALS.contains(&text.as_str()) => Sort::Special,
+            Value::String(_) => Sort::Text,
+            Value::Null | Value::Array(_) | Value::Object(_) => Sort::Whole,
+        }
     }
 }
 
@@ -282,6 +352,26 @@ mod tests {
         let members: Vec<String> = (0..=MOST_KEYS).map(|number| format!("\"k{number}\":1")).collect();
         let row = format!("{{\"by_id\":{{{}}}}}", members.join(","));
         assert_eq!(types(&[&row]), [("by_id".to_owned(), Ok("json"))]);
+    }
+
+    #[test]
+    fn a_value_in_a_hundred_is_a_fault_and_more_are_data() {
+        let declared = |good: &str, of_them: usize, bad: &[&str]| {
+            let mut seen = Seen::default();
+            let values = std::iter::repeat_n(good, of_them).chain(bad.iter().copied());
+            values.for_each(|text| seen.add(&serde_json::from_str(text).unwrap(), true));
+            let odd = seen.odd().map(|odd| (odd.count, odd.example.to_owned()));
+            (seen.declared().unwrap(), odd)
+        };
+        assert_eq!(declared("1.5", 99, &["\"heavy\""]), ("float64", Some((1, "\"heavy\"".to_owned()))));
+        assert_eq!(declared("1.5", 98, &["\"heavy\""]), ("json", None));
+        assert_eq!(declared("1", 198, &["\"\"", "[1]"]), ("int64", Some((2, "\"\"".to_owned()))));
+        assert_eq!(
+            declared("\"2026-01-01T00:00:00Z\"", 199, &["\"never\""]),
+            ("timestamp", Some((1, "\"never\"".to_owned())))
+        );
+        assert_eq!(declared("\"NaN\"", 99, &["1.5"]), ("float64", None), "they are numbers too");
+        assert_eq!(declared("\"a\"", 99, &["\"2026-01-01T00:00:00Z\""]), ("utf8", None), "a time is a text too");
     }
 
     #[test]

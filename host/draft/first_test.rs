@@ -79,7 +79,10 @@ fn failed(error: impl ToString) -> DraftError {
 fn chosen(draft: &Draft) -> Result<Vec<Map<String, Value>>, DraftError> {
     let has = |row: &Map<String, Value>, column: &Column| at(row, column).is_some();
     let is_whole = |row: &&Map<String, Value>| {
-        draft.time_column().is_some_and(|time| has(row, time)) && draft.key_columns().all(|key| has(row, key))
+        let fits = |column: &Column| at(row, column).is_none_or(|value| fits(column, value));
+        draft.time_column().is_some_and(|time| has(row, time))
+            && draft.key_columns().all(|key| has(row, key))
+            && draft.data.columns.iter().filter(|column| column.odd > 0).all(fits)
     };
     let rows: Vec<_> = draft.data.first.iter().filter(is_whole).collect();
     let Some(first) = rows.first() else {
@@ -102,6 +105,17 @@ fn chosen(draft: &Draft) -> Result<Vec<Map<String, Value>>, DraftError> {
         kept.swap(0, place);
     }
     Ok(kept)
+}
+
+/// Whether a value is of its column's kind, where some are not.
+fn fits(column: &Column, value: &Value) -> bool {
+    match column.type_name {
+        "boolean" => value.is_boolean(),
+        "int64" => value.is_i64(),
+        "float64" => value.is_number(),
+        "utf8" => value.is_string(),
+        _ => time_us(column, value).is_some(),
+    }
 }
 
 fn keys_of(draft: &Draft, row: &Map<String, Value>) -> Vec<(String, Value)> {

@@ -178,7 +178,7 @@ pub fn key(columns: &[Column], time: usize, asked: &[String]) -> Result<Guess, D
         Some((found, why)) => match found.as_slice() {
             [one] => {
                 let Column { seen, .. } = &columns[*one];
-                Ok(guessed(*one, format!("{why}: {} in {}", counted(seen.distinct(), "value"), counted(seen.counted, "row"))))
+                Ok(guessed(*one, format!("{why}: {} in {}", counted(seen.distinct(), "different value"), counted(seen.counted, "row"))))
             }
             several => Err(DraftError::Ask(format!(
                 "several columns could say whom a row is about, say which with --key:{}",
@@ -213,10 +213,10 @@ fn listed(columns: &[Column], candidates: &[usize]) -> String {
     let mut lines = String::new();
     for number in candidates.iter().take(LISTED) {
         let Column { name, type_name, seen, .. } = &columns[*number];
-        let example = seen.example.clone().unwrap_or_default();
+        let example = seen.example.clone().filter(|example| !example.is_empty()).unwrap_or_else(|| "\"\"".to_owned());
         let values = match seen.counted {
             0 => String::new(),
-            rows => format!(", {} in {}", counted(seen.distinct(), "value"), counted(rows, "row")),
+            rows => format!(", {} in {}", counted(seen.distinct(), "different value"), counted(rows, "row")),
         };
         lines.push_str(&format!("\n  {name}: {type_name}, as {example}{values}"));
     }

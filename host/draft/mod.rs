@@ -67,7 +67,9 @@ pub struct Column {
     /// Its name in Parquet files, where the data are such.
     pub batch: Option<String>,
     /// What to know of it.
-    pub note: Option<&'static str>,
+    pub note: Option<String>,
+    /// Values of another kind than nearly all.
+    pub odd: u64,
     pub seen: Seen,
 }
 
@@ -85,7 +87,15 @@ pub enum DraftError {
 impl Draft {
     /// Drafts a project from what was read. Its test is still to come.
     fn new(ask: &Ask, mut data: Data) -> Result<Draft, DraftError> {
-        let time = guess::time(&data.columns, data.rows, ask.time.as_deref())?;
+        let time = match guess::time(&data.columns, data.rows, ask.time.as_deref()) {
+            Err(DraftError::Ask(time)) => {
+                // Told at once, so that nobody has to ask twice.
+                let key = guess::key(&data.columns, usize::MAX, &ask.key).err();
+                let key = key.map(|key| format!("\n{key}")).unwrap_or_default();
+                return Err(DraftError::Ask(format!("{time}{key}")));
+            }
+            other => other?,
+        };
         if let Some(column) = time.columns.first().and_then(|number| data.columns.get_mut(*number))
             && let Some(type_name) = guess::time_type(column)
         {

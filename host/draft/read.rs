@@ -2,7 +2,7 @@
 
 use super::fields::{Fields, Leaf, Seen};
 use super::guess::is_time_name;
-use super::{Column, DraftError, column_name};
+use super::{Column, DraftError, column_name, counted};
 use crate::batch::{BatchError, first_rows, list_files};
 use crate::decode::{column_as, natural_kind};
 use crate::serve::values::{Int64As, to_json};
@@ -113,7 +113,10 @@ fn lines(mut reader: impl BufRead, shown: &str) -> Result<Data, DraftError> {
             Err(error) => {
                 data.broken += 1;
                 if data.broken_lines.len() < BROKEN_SHOWN {
-                    data.broken_lines.push((number, error.to_string()));
+                    // The place that the parser names is within the line: `line 1` would be read as the file's.
+                    let text = error.to_string();
+                    let reason = text.split(" at line ").next().unwrap_or_default();
+                    data.broken_lines.push((number, format!("{reason} (column {})", error.column())));
                 }
             }
         }
@@ -130,11 +133,20 @@ fn lines(mut reader: impl BufRead, shown: &str) -> Result<Data, DraftError> {
             (None, declared) => declared,
         };
         let note = match declared {
-            Ok("json") if is_whole_object => Some("an object whose keys are data: its text"),
-            Ok("json") if seen.lists == seen.present => Some("lists of several kinds, or of objects: their text"),
-            Ok("json") => Some("values of several kinds: its text"),
-            Ok("float64") if seen.wide > 0 => Some("some whole numbers are beyond 64 bits: rounded"),
-            _ => None,
+            Ok("json") if is_whole_object => Some("an object whose keys are data: its text".to_owned()),
+            Ok("json") if seen.lists == seen.present => {
+                Some("lists of several kinds, or of objects: their text".to_owned())
+            }
+            Ok("json") => Some("values of several kinds: its text".to_owned()),
+            Ok("float64") if seen.wide > 0 => Some("some whole numbers are beyond 64 bits: rounded".to_owned()),
+            Ok(_) => seen.odd().map(|odd| {
+                let values = counted(odd.count, "value");
+                format!(
+                    "{values} of {} of another kind, as {}: dead letters of what uses it",
+                    seen.present, odd.example
+                )
+            }),
+            Err(_) => None,
         };
         add_column(&mut data, path, seen, declared, None, note);
     }
@@ -154,7 +166,7 @@ fn add_column(
     seen: &Seen,
     declared: Result<&'static str, &'static str>,
     batch: Option<String>,
-    note: Option<&'static str>,
+    note: Option<String>,
 ) {
     let shown = path.join(".");
     let declared = match declared {
@@ -167,7 +179,8 @@ fn add_column(
             let name = column_name(&path, |name| data.columns.iter().any(|column| column.name == name));
             let is_time = type_name == "int64" && is_time_name(&name);
             let type_name = seen.epoch().filter(|_| is_time).unwrap_or(type_name);
-            data.columns.push(Column { name, type_name, path, batch, note, seen: seen.clone() });
+            let odd = seen.odd().filter(|_| batch.is_none()).map_or(0, |odd| odd.count);
+            data.columns.push(Column { name, type_name, path, batch, note, odd, seen: seen.clone() });
         }
     }
 }
@@ -220,8 +233,10 @@ fn parquet(path: &Path) -> Result<Data, DraftError> {
     for (name, kind) in kinds {
         let seen = seen.iter().find(|leaf| leaf.path == [name.clone()]).map_or(&empty, |leaf| leaf.seen);
         let declared = match kind {
-            None => Err("its type is none that a column can be declared as"),
-            Some(Kind::Utf8) if seen.declared() == Ok("timestamp") => Ok("timestamp"),
+            None => Err(
+                "its type is none that a column can be declared as; the fields of a struct have to be columns of their own",
+            ),
+            Some(Kind::Utf8) if seen.present > 0 && seen.times == seen.present => Ok("timestamp"),
             Some(kind) => Ok(kind.name()),
         };
         add_column(&mut data, vec![name.clone()], seen, declared, Some(name), None);

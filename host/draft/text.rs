@@ -86,7 +86,7 @@ fn reason(what: &str, guess: &Guess, other: &str) -> String {
 /// A column of the schema.
 fn declared(column: &Column) -> String {
     let Column { name, type_name, path, batch, note, .. } = column;
-    let note = note.map(|note| format!("   # {note}")).unwrap_or_default();
+    let note = note.as_ref().map(|note| format!("   # {}", comment(note))).unwrap_or_default();
     let is_own = path.as_slice() == [name.clone()];
     if is_own {
         return format!("{}: {}{note}", scalar(name), type_name);

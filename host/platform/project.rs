@@ -17,7 +17,7 @@ use arrow::datatypes::TimestampMicrosecondType;
 use bytes::Bytes;
 use onefold_fold::{Field, Udf};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -76,6 +76,9 @@ pub struct Pushed {
     pub accepted: u64,
     /// Events that no feature will see: their text or event time cannot be decoded, or they come from the future.
     pub dead_lettered: u64,
+    /// Accepted events with a column that cannot be decoded: a dead letter for the features that use it.
+    #[serde(default)]
+    pub broken: u64,
     /// The position behind the last event.
     pub position: u64,
     /// The first events with something wrong, by line from 1; those with one bad column are accepted all the same.
@@ -477,8 +480,12 @@ fn look_through(source: &crate::define::Source, records: &Records, arrival_us: i
             errors.insert(decoded.records[row], message);
         }
     }
+    let mut broken = BTreeSet::new();
     for failure in &decoded.cell_failures {
         let record = decoded.records[failure.row as usize];
+        if !errors.contains_key(&record) {
+            broken.insert(record);
+        }
         let column = source.columns.get(failure.column as usize).map_or("", |column| &column.name);
         errors.entry(record).or_insert_with(|| format!("`{column}`: {}", failure.message));
     }
@@ -486,6 +493,7 @@ fn look_through(source: &crate::define::Source, records: &Records, arrival_us: i
     Ok(Pushed {
         accepted: records.len() as u64 - dead_lettered,
         dead_lettered,
+        broken: broken.len() as u64,
         position: 0,
         errors: shown.map(|(record, reason)| PushError { line: u64::from(record) + 1, reason }).collect(),
         repeated: false,

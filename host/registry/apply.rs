@@ -270,11 +270,22 @@ pub fn plan_apply(
     if options.locked {
         options.lock.check_unmoved(&moved)?;
     }
+    let mut held_back = Vec::new();
+    for (name, module) in checked.resolved.iter().filter(|(name, _)| !own.contains(*name) && !options.alone) {
+        if let Some(newest) = registry.versions(name)?.last().filter(|newest| newest.version > module.version) {
+            held_back.push(format!(
+                "module `{name}`: version {} was pushed, and onefold.lock stays at {}: --upgrade {name} takes it",
+                newest.version, module.version
+            ));
+        }
+    }
     let uploads = catalog.into_staged().into_iter();
     let uploads = uploads
         .filter(|staged| own.contains(&staged.version.name) || checked.project.modules.contains(&staged.version));
     let uploads = uploads.collect();
-    Ok(Proposal { lock: moved, uploads, ..Proposal::of(base, checked, options) })
+    let mut proposal = Proposal { lock: moved, uploads, ..Proposal::of(base, checked, options) };
+    proposal.plan.warnings.extend(held_back);
+    Ok(proposal)
 }
 
 impl Proposal {

@@ -67,6 +67,7 @@ pub async fn post_events(
         let mut told = json!({
             "accepted": pushed.accepted,
             "dead_lettered": pushed.dead_lettered,
+            "broken": pushed.broken,
             "position": pushed.position,
             "errors": errors,
         });

@@ -440,7 +440,7 @@ fn answer_schemas() -> Value {
         })),
         "rollback": object(json!({ "revision": whole() })),
         "pushed": object(json!({
-            "accepted": whole(), "dead_lettered": whole(), "position": whole(),
+            "accepted": whole(), "dead_lettered": whole(), "broken": whole(), "position": whole(),
             "errors": list(object(json!({ "line": whole(), "reason": text() }))),
             "served": { "type": "boolean", "description": "with wait=served: whether a lookup sees them now" },
         })),

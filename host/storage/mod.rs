@@ -94,8 +94,12 @@ pub enum StorageError {
     Invalid(String),
     /// Another process owns the data directory.
     #[error(
-        "the data in `{directory}` belongs to a running process{}; stop it, or send the command to it",
-        owner.as_ref().map(|owner| format!(" ({owner})")).unwrap_or_default()
+        "the data in `{directory}` belongs to a running process{}; {}",
+        owner.as_ref().map(|owner| format!(" ({owner})")).unwrap_or_default(),
+        match owner.as_ref().is_some_and(|owner| owner.listen.is_some()) {
+            true => "stop it, or send the command to it",
+            false => "wait until it has ended or, where it is a server that starts, listens; or stop it",
+        }
     )]
     Held { directory: String, owner: Option<Owner> },
 }

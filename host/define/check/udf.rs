@@ -69,11 +69,14 @@ impl<'a> UdfResolver<'a> {
         let names = self.catalog.udfs(&resolved.digest)?;
         if !names.iter().any(|name| name == udf) {
             let near = hint(udf, names.iter().map(String::as_str));
-            let newer = match wanted {
-                Wanted::Bytes(_) => format!("; a newer version is taken only with --upgrade {module}"),
-                Wanted::Newest | Wanted::Version(_) => String::new(),
+            let newest = match wanted {
+                Wanted::Bytes(_) => self.catalog.resolve(module, Wanted::Newest).ok(),
+                Wanted::Newest | Wanted::Version(_) => None,
             };
-            return Err(format!("module `{module}` (version {}) has no udf `{udf}`: {near}{newer}", resolved.version));
+            let newest = newest.map(|newest| newest.version).filter(|newest| *newest > resolved.version);
+            let newer = newest.map(|newest| format!("; version {newest} is taken with --upgrade {module}"));
+            let (version, newer) = (resolved.version, newer.unwrap_or_default());
+            return Err(format!("module `{module}` (version {version}{newer}) has no udf `{udf}`: {near}"));
         }
         let digest = resolved.digest;
         if version.is_none() {

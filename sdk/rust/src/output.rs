@@ -208,6 +208,12 @@ pub trait Output {
 }
 
 /// What a typed UDF gives for one row: a value, or a tuple of values.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no output of a UDF",
+    label = "not an output",
+    note = "outputs are bool, i64, f64, Timestamp, String, Vec<u8>, Vec<i64>, Vec<f32>, Vec<f64> and Vec<String>, each \
+            also in an Option; several are a tuple"
+)]
 pub trait OutputRow {
     const KINDS: &'static [Kind];
     fn write_to(&self, builders: &mut [Builder]) -> Result<(), String>;

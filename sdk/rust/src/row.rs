@@ -31,6 +31,12 @@ macro_rules! time_state {
 time_state!(Timestamp, EventTime);
 
 /// One input of a typed UDF.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no input of a UDF",
+    label = "not an input",
+    note = "inputs are bool, i64, f64, Timestamp, &str, &[u8], Vec<i64>, Vec<f32>, Vec<f64> and Vec<Cow<str>>, each also \
+            in an Option"
+)]
 pub trait Input<'a>: Sized {
     const KIND: Kind;
     const EVENT_TIME: bool = false;
@@ -41,6 +47,12 @@ pub trait Input<'a>: Sized {
 }
 
 /// All inputs of a typed UDF: one `Input`, or a tuple of them, or `()` for none.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no input of a UDF",
+    label = "not an input",
+    note = "inputs are bool, i64, f64, Timestamp, &str, &[u8], Vec<i64>, Vec<f32>, Vec<f64> and Vec<Cow<str>>, each also \
+            in an Option; several are a tuple, in which EventTime may stand last; none is ()"
+)]
 pub trait Row<'a>: Sized {
     /// The kinds of the declared inputs, without the event time.
     const KINDS: &'static [Kind];

@@ -8,6 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// A value that can be part of a state. Derive it: `#[derive(State)]`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no state",
+    label = "not a state",
+    note = "derive it, `#[derive(Clone, Default, State)]`, on a struct whose fields are states: numbers, bool, text, \
+            Timestamp, Option, Vec, BTreeMap, BTreeSet, tuples and what derives it"
+)]
 pub trait State: Sized {
     /// Appends this value's bytes. Equal values give equal bytes.
     fn encode(&self, out: &mut Vec<u8>);

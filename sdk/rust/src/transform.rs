@@ -66,6 +66,12 @@ pub fn run(map: &dyn Map, outputs: &[Field], rows: u32, columns: &[Column<'_>]) 
 pub struct Rows<T>(pub Vec<T>);
 
 /// What a transform function returns: a row (then it is one-to-one), or `Rows`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is nothing that a transform returns",
+    label = "not an output",
+    note = "outputs are bool, i64, f64, Timestamp, String, Vec<u8>, Vec<i64>, Vec<f32>, Vec<f64> and Vec<String>, each \
+            also in an Option; several are a tuple; `Rows` has any number of them, and a `Result<_, String>` may refuse"
+)]
 pub trait Returned {
     const ONE_TO_ONE: bool;
     const KINDS: &'static [Kind];

@@ -31,6 +31,24 @@ pub fn run(directory: &Path, arguments: &[&str]) -> Ran {
     Ran { code: status.code().unwrap_or(-1), out: text(stdout), error: text(stderr) }
 }
 
+impl Ran {
+    /// All of it, whatever it was said on.
+    pub fn said(&self) -> String {
+        format!("{}{}", self.out, self.error)
+    }
+}
+
+/// Runs the program, and holds it to its exit code and to parts of what it says.
+pub fn says(directory: &Path, arguments: &[&str], code: i32, parts: &[&str]) -> Ran {
+    let ran = run(directory, arguments);
+    let said = ran.said();
+    assert_eq!(ran.code, code, "{arguments:?}: {said}");
+    for part in parts {
+        assert!(said.contains(part), "{arguments:?}: `{part}` is not in\n{said}");
+    }
+    ran
+}
+
 const DEFINITIONS: &str = "
 kind: project
 name: shop

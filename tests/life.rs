@@ -1,7 +1,7 @@
 //! The life of definitions over HTTP and by commands: renamed, left out, pruned, removed, rolled back, two at once, while
 //! events come in and lookups are answered.
 
-use crate::command_line::{Ran, run};
+use crate::command_line::{Ran, says};
 use crate::modules::guest;
 use crate::serve::{Server, Told};
 use serde_json::{Value, json};
@@ -516,14 +516,4 @@ fn a_module_moves_where_it_is_told_to_by_http_and_by_lock() {
     let told = server.send("POST", &format!("{PROJECT}/rollback"), JSON, br#"{"revision": 1}"#);
     assert_eq!(told.status, 409);
     assert!(told.body["detail"].as_str().unwrap().contains("`mine@1`, which has been deleted"), "{}", told.body);
-}
-
-fn says(directory: &Path, arguments: &[&str], code: i32, parts: &[&str]) -> Ran {
-    let ran = run(directory, arguments);
-    assert_eq!(ran.code, code, "{arguments:?}: {}{}", ran.out, ran.error);
-    for part in parts {
-        let said = format!("{}{}", ran.out, ran.error);
-        assert!(said.contains(part), "{arguments:?}: `{part}` is not in\n{said}");
-    }
-    ran
 }

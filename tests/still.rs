@@ -2,7 +2,7 @@
 //! that somebody watches or gives up.
 
 use crate::batch::world::World;
-use crate::command_line::run;
+use crate::command_line::says;
 use crate::modules::{ecommerce, sessions, trails};
 use crate::reference::{Row, format_time_us, ordered_project};
 use crate::serve::{Server, Told};
@@ -462,19 +462,7 @@ fn files_that_only_lie_elsewhere_keep_the_state_and_others_make_it_anew() {
 fn commands_pause_resume_and_apply_as_they_are_told() {
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path();
-    let says = |arguments: &[&str], code: i32, parts: &[&str]| {
-        let ran = run(at, arguments);
-        assert_eq!(ran.code, code, "{arguments:?}: {}{}", ran.out, ran.error);
-        for part in parts {
-            assert!(
-                format!("{}{}", ran.out, ran.error).contains(part),
-                "{arguments:?}: no `{part}` in\n{}{}",
-                ran.out,
-                ran.error
-            );
-        }
-        ran.out
-    };
+    let says = |arguments: &[&str], code: i32, parts: &[&str]| says(at, arguments, code, parts).out;
     std::fs::write(at.join("all.yaml"), SHOP).unwrap();
     says(&["apply", "all.yaml", "--wait"], 0, &["revision 1:"]);
     says(&["apply", "all.yaml", "--detach"], 2, &["leave --detach out"]);

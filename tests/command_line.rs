@@ -120,7 +120,7 @@ fn every_command_is_listed_with_what_it_does() {
 fn what_is_typed_wrong_is_said_with_its_remedy() {
     let directory = shop();
     std::fs::write(directory.path().join("wrong.yaml"), DEFINITIONS.replace("std.sum", "std.summ")).unwrap();
-    let cases: [(&[&str], i32, &str); 16] = [
+    let cases: [(&[&str], i32, &str); 17] = [
         (&["aply", "shop"], 2, "error: there is no command `aply`; did you mean `apply`?\n"),
         (&["compact", "x"], 2, "error: `onefold compact` is not in this version yet\n"),
         (&["plan", "nowhere"], 2, "error: nowhere: there is no such directory\n"),
@@ -135,6 +135,7 @@ fn what_is_typed_wrong_is_said_with_its_remedy() {
         (&["jobs", "list"], 2, "error: jobs live in the process that runs them, and none holds these data"),
         (&["dev", "shop", "--listen", "0.0.0.0:6566"], 2, "error: cannot listen at 0.0.0.0:6566: whoever reaches it"),
         (&["dev", "shop", "--watch"], 2, "error: --watch is not in this version yet"),
+        (&["dev", "shop", "--halt-at", "somewhere"], 2, "error: invalid value 'somewhere' for '--halt-at"),
         (&["lookup", "items", "item=a"], 2, "error: there is no project yet: `onefold apply DIR` makes one\n"),
         (&["get", "viws"], 2, "error: there is no kind `viws`; "),
         (&["push", "orders", "nofile"], 2, "error: "),

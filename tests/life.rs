@@ -5,7 +5,6 @@ use crate::command_line::{Ran, says};
 use crate::modules::guest;
 use crate::serve::{Server, Told};
 use serde_json::{Value, json};
-use std::path::Path;
 use std::time::Duration;
 
 const PROJECT: &str = "/v1/projects/shop";

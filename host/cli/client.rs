@@ -151,12 +151,7 @@ impl Answer {
             200..300 => Ok(told),
             status => {
                 let detail = told["detail"].as_str().unwrap_or("the server said no more").to_owned();
-                Err(match status {
-                    409 => Failure::No(detail),
-                    400..=499 | 501 => Failure::Input(detail),
-                    _ => Failure::Outside(detail),
-                }
-                .into())
+                Err(Failure::of_status(status, detail).into())
             }
         }
     }

@@ -214,7 +214,8 @@ const IN_PROJECT: &[Operation] = &[
     Operation {
         method: "post",
         path: "/jobs",
-        summary: "Start verify, a snapshot or a training set",
+        summary: "Start verify, materialize, rebuild, a snapshot or a training set",
+        parameters: &[("wait", "query", "false, or left out: a job is not waited for")],
         body: Some((&["application/json"], "any")),
         answers: &[("202", "Its id", "any"), ("422", "No such job, or a part of it is missing", "problem")],
         ..GET

@@ -1,6 +1,7 @@
 //! What is said before it is done, and by whom: a plan with the flags of its apply, and commands that wait for their
 //! work or leave it to a job.
 
+use crate::batch::world::World;
 use crate::command_line::{Answering, says};
 use crate::serve::Server;
 use serde_json::{Value, json};
@@ -60,6 +61,109 @@ fn ended(server: &Server, id: &Value) -> Value {
         Some(server.get(&path).body).filter(|job| job["state"] != "running")
     };
     (0..6000).find_map(|_| look()).unwrap()
+}
+
+/// Guards: a plan knew no `--from now`, and showed a history that the apply would not read.
+#[test]
+fn a_plan_says_what_the_apply_of_its_flags_does() {
+    let expected = [("", 50, false), ("&from=now", 0, true), ("&same_rows=true", 50, false)];
+    for (flags, rows, is_empty) in expected {
+        let server = Server::start();
+        put(&server, SHOP, "");
+        let path = format!("{PROJECT}/sources/orders/events?wait=served");
+        let pushed = server.send("POST", &path, &[("content-type", "application/x-ndjson")], events(0, 50).as_bytes());
+        assert_eq!(pushed.status, 202, "{}", pushed.body);
+        let plan = put(&server, &changed(), &format!("?dry_run=true{flags}"));
+        let told = put(&server, &changed(), &format!("?wait=false{flags}"));
+        let job = ended(&server, &told["job"]);
+        assert_eq!(job["state"], "done", "{job}");
+        for part in ["changes", "warnings", "revision"] {
+            assert_eq!(plan[part], job["result"][part], "{flags}: {part}");
+        }
+        let costs = |member: &str| -> Vec<Value> {
+            let changes = plan["changes"].as_array().unwrap().iter().map(|change| &change["cost"]);
+            changes.filter(|cost| cost["build"] != "none").map(|cost| cost[member].clone()).collect()
+        };
+        // Three features of `items`, the view `counts` and its feature.
+        assert_eq!(costs("history_rows"), vec![json!(rows); 5], "{plan}");
+        assert_eq!(job["progress"]["rows"], rows, "what it said it would read: {job}");
+        let empty = if is_empty { json!(true) } else { Value::Null };
+        assert_eq!(costs("begins_empty"), vec![empty; 5], "{plan}");
+        let warnings = plan["warnings"].to_string();
+        let notes = [
+            "feature view `items`: `sold`, `n`, `n_30d` begin empty, where the stream stands: their windows lack what was \
+             before for up to 31 d, `sold`, `n` never get it, what `sold` served until now is gone; `onefold rebuild \
+             items` gives them the history",
+            "feature view `counts`: `rows` begins empty, where the stream stands: `rows` never gets it",
+        ];
+        for note in notes {
+            assert_eq!(warnings.contains(note), is_empty, "{note}: {warnings}");
+        }
+        assert_eq!(warnings.contains("--same-rows means nothing here"), flags.contains("same_rows"), "{warnings}");
+        let value = server.get(&format!("{PROJECT}/feature-views/items/values?item=i3")).body["features"].clone();
+        let served = ["sold", "sold_7d", "n"].map(|feature| value[feature]["value"].clone());
+        let all = [json!(43), json!(3 + 13 + 23 + 33 + 43), json!(5)];
+        let kept = [Value::Null, all[1].clone(), Value::Null];
+        assert_eq!(served, if is_empty { kept } else { all }, "{value}");
+        let nothing = put(&server, &changed(), "?dry_run=true&from=now");
+        assert_eq!(nothing["changes"], json!([]), "{nothing}");
+        assert!(nothing["warnings"].to_string().contains("--from now means nothing here"), "{nothing}");
+    }
+}
+
+#[test]
+fn a_plan_of_files_that_moved_says_and_refuses_what_its_apply_does() {
+    let world = World::apply(&SHOP.replace("name: shop\n", "name: test\n"));
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let rows = |first, count| events(first, count).lines().map(str::to_owned).collect::<Vec<_>>();
+    for (name, rows) in [("before", rows(0, 20)), ("copy", rows(0, 20)), ("other", rows(5, 30))] {
+        std::fs::create_dir(at.join(name)).unwrap();
+        world.write_parquet("orders", &at.join(name).join("rows.parquet"), &rows, 100);
+    }
+    let write = |path: &str, text: &str| {
+        let batch = format!("batch: {{ parquet: {{ path: {path} }} }}\nevent_time: at");
+        std::fs::write(at.join("all.yaml"), text.replace("event_time: at", &batch)).unwrap();
+    };
+    write("before", SHOP);
+    says(at, &["apply", "all.yaml"], 0, &[]);
+    says(at, &["materialize"], 0, &["10 entities"]);
+    std::fs::write(at.join("events"), events(0, 7)).unwrap();
+    says(at, &["push", "orders", "events"], 0, &["7 accepted"]);
+
+    write("other", SHOP);
+    let anew = ["~ source orders [built from its rows: reads 37 rows]", "is built anew", "--same-rows keeps it"];
+    says(at, &["plan", "all.yaml", "--check"], 1, &anew);
+    // Files that are read anew leave nothing to begin empty.
+    let said = says(at, &["plan", "all.yaml", "--from", "now"], 0, &anew);
+    assert!(!said.out.contains("begin empty") && said.out.contains("--from now means nothing here"), "{}", said.out);
+    for command in ["plan", "apply"] {
+        says(
+            at,
+            &[command, "all.yaml", "--same-rows"],
+            2,
+            &["--same-rows says that only the place has changed", "rows.parquet"],
+        );
+    }
+    write("nowhere", SHOP);
+    for command in ["plan", "apply"] {
+        says(at, &[command, "all.yaml"], 2, &["nowhere", "must be there"]);
+    }
+    write("copy", &format!("{SHOP}  n: {{ udf: std.count }}\n"));
+    let kept = [
+        "hold the same rows; state is kept",
+        "+ n: std.count(), covers all rows since the beginning [a new column: reads 27 rows;",
+    ];
+    says(at, &["plan", "all.yaml", "--same-rows"], 0, &kept);
+    let now =
+        ["state is kept", "[a new column: begins empty; reads 0 rows]", "`n` never gets it; `onefold rebuild items`"];
+    let plan = says(at, &["plan", "all.yaml", "--same-rows", "--from", "now"], 0, &now).out;
+    std::fs::remove_dir_all(at.join("before")).unwrap();
+    assert_eq!(says(at, &["apply", "all.yaml", "--same-rows", "--from", "now"], 0, &[]).out, plan);
+    let found = told(at, &["lookup", "items", "item=i3", "--json"], 0);
+    let values = ["items__sold", "items__n"].map(|column| found["columns"][column]["values"][0].clone());
+    assert_eq!(values, [json!(3 + 13 + 3), Value::Null], "{found}");
+    says(at, &["verify"], 0, &["0 differ", "0 unreadable"]);
 }
 
 /// What `--json` has printed.

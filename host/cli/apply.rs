@@ -11,7 +11,9 @@ use std::process::ExitCode;
 
 /// Say what definitions would change, and what each change costs.
 #[derive(clap::Args)]
-#[command(after_help = "Example: onefold plan examples/ecommerce/definitions --check")]
+#[command(
+    after_help = "Examples: onefold plan examples/ecommerce/definitions --check\n          onefold plan examples/ecommerce/definitions --from now\n\nWith the flags of an apply it says what that apply would do, and is refused where that would be."
+)]
 pub struct PlanArgs {
     /// The definitions: a directory, or one file.
     dir: PathBuf,
@@ -22,6 +24,8 @@ pub struct PlanArgs {
     moves: Moves,
     #[command(flatten)]
     scope: Scope,
+    #[command(flatten)]
+    history: History,
 }
 
 /// Make definitions live.
@@ -105,7 +109,7 @@ impl Sent {
 pub fn plan(args: &PlanArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let sent = Sent::read(&args.dir, global, false)?;
     let reach = Reach::open(global, "onefold plan")?;
-    let told = sent.put(&reach, &format!("dry_run=true{}", query(&args.moves, &args.scope, &History::default())))?;
+    let told = sent.put(&reach, &format!("dry_run=true{}", query(&args.moves, &args.scope, &args.history)))?;
     show(&told, global)?;
     let changes = told["changes"].as_array().is_some_and(|changes| !changes.is_empty());
     Ok(if args.check && changes { ExitCode::from(1) } else { ExitCode::SUCCESS })

@@ -432,6 +432,7 @@ fn answer_schemas() -> Value {
                     "build": { "enum": ["none", "column", "rebuild"] },
                     "history_rows": { "type": ["integer", "null"] }, "entities": { "type": ["integer", "null"] },
                     "state_bytes": { "type": ["integer", "null"] },
+                    "begins_empty": { "type": "boolean", "description": "with from=now: where it has no history" },
                 })),
                 "breaks": list(text()),
             }))),

@@ -242,6 +242,42 @@ fn random_views_stand_still_and_go_on_with_restarts_between() {
     assert!(stood_still > 20 && late > 20, "{stood_still} {late}");
 }
 
+/// What goes on from where it was paused has one position, what is built beside it another: both are built whole then.
+#[test]
+fn a_view_goes_on_beside_what_is_built_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let shop = server(directory.path(), NOW_US);
+    let brief = "sold_of_late: { udf: std.sum, inputs: [count], window: 1h }";
+    let brief = view("brief", brief).replace("entities:", "ttl: 1h\nentities:");
+    let only = SHOP.split("---\nkind: feature_view").next().unwrap();
+    put_ok(
+        &shop,
+        &format!("{only}---\n{}\n---\n{brief}", view("items", "sold: { udf: std.sum, inputs: [count] }")),
+        "",
+    );
+    push(&shop, &[event("a", 2, 0), event("b", 1, 1)]);
+    shop.clock.advance(1_000_000);
+    let more = view("items", "sold: { udf: std.sum, inputs: [count] }, since: { udf: std.count }");
+    put_ok(&shop, &more, "?from=now");
+    push(&shop, &[event("a", 5, 2)]);
+    let both = |server: &Server| (value(server, "items", "sold"), value(server, "items", "since"));
+    assert_eq!(both(&shop), (present(7), present(1)));
+    assert_eq!(post(&shop, "feature-views/items/pause", &[]).status, 200);
+    // Nothing but `brief` holds the table now, so `a` is dropped from it an hour after its newest row.
+    push(&shop, &[event("a", 10, 3), event("z", 1, 6_000)]);
+    assert_ne!(value(&shop, "brief", "sold_of_late").1, "PRESENT");
+    assert_eq!(both(&shop), (present(7), present(1)));
+    let told = post(&shop, "feature-views/items/resume", &[]);
+    assert_eq!(told.status, 200, "{}", told.body);
+    assert_eq!(both(&shop), (present(17), present(2)));
+    push(&shop, &[event("a", 100, 4)]);
+    assert_eq!(both(&shop), (present(117), present(3)));
+    let compared = job(&shop, &json!({ "kind": "verify" }))["result"].clone();
+    assert_eq!((&compared["differ"], &compared["unreadable"]), (&json!(0), &json!(0)), "{compared}");
+    // Items a, b and z of what has the history, a and z of what began later.
+    assert!(compared["compared"].as_u64() >= Some(5), "{compared}");
+}
+
 #[test]
 fn a_feature_that_begins_now_says_so_and_is_what_it_says() {
     let directory = tempfile::tempdir().unwrap();

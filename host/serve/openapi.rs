@@ -218,7 +218,6 @@ const IN_PROJECT: &[Operation] = &[
         parameters: &[("wait", "query", "false, or left out: a job is not waited for")],
         body: Some((&["application/json"], "any")),
         answers: &[("202", "Its id", "any"), ("422", "No such job, or a part of it is missing", "problem")],
-        ..GET
     },
     Operation { path: "/jobs", summary: "Jobs of this process", ..GET },
     Operation {

@@ -50,13 +50,13 @@ pub struct Program {
 }
 
 impl Program {
-    /// With `halt` it comes to a halt where that says (`host/storage/files.rs`).
+    /// With `halt` it comes to a halt where that says (`host/storage/files.rs`), and has said that it will.
     pub fn start(directory: &Path, port: u16, halt: Option<&str>) -> Program {
         let child = Command::new(env!("CARGO_BIN_EXE_onefold"))
             .args(["dev", "definitions", "--listen", &format!("127.0.0.1:{port}")])
             .current_dir(directory)
             .env_remove("ONEFOLD_CONFIG")
-            .envs(halt.map(|halt| ("ONEFOLD_HALT_AT", halt)))
+            .args(halt.into_iter().flat_map(|halt| ["--halt-at", halt]))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(directory.join("stderr")).expect("a file can be made"))

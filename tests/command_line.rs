@@ -31,6 +31,24 @@ pub fn run(directory: &Path, arguments: &[&str]) -> Ran {
     Ran { code: status.code().unwrap_or(-1), out: text(stdout), error: text(stderr) }
 }
 
+impl Ran {
+    /// All of it, whatever it was said on.
+    pub fn said(&self) -> String {
+        format!("{}{}", self.out, self.error)
+    }
+}
+
+/// Runs the program, and holds it to its exit code and to parts of what it says.
+pub fn says(directory: &Path, arguments: &[&str], code: i32, parts: &[&str]) -> Ran {
+    let ran = run(directory, arguments);
+    let said = ran.said();
+    assert_eq!(ran.code, code, "{arguments:?}: {said}");
+    for part in parts {
+        assert!(said.contains(part), "{arguments:?}: `{part}` is not in\n{said}");
+    }
+    ran
+}
+
 const DEFINITIONS: &str = "
 kind: project
 name: shop
@@ -102,7 +120,7 @@ fn every_command_is_listed_with_what_it_does() {
 fn what_is_typed_wrong_is_said_with_its_remedy() {
     let directory = shop();
     std::fs::write(directory.path().join("wrong.yaml"), DEFINITIONS.replace("std.sum", "std.summ")).unwrap();
-    let cases: [(&[&str], i32, &str); 16] = [
+    let cases: [(&[&str], i32, &str); 17] = [
         (&["aply", "shop"], 2, "error: there is no command `aply`; did you mean `apply`?\n"),
         (&["compact", "x"], 2, "error: `onefold compact` is not in this version yet\n"),
         (&["plan", "nowhere"], 2, "error: nowhere: there is no such directory\n"),
@@ -117,6 +135,7 @@ fn what_is_typed_wrong_is_said_with_its_remedy() {
         (&["jobs", "list"], 2, "error: jobs live in the process that runs them, and none holds these data"),
         (&["dev", "shop", "--listen", "0.0.0.0:6566"], 2, "error: cannot listen at 0.0.0.0:6566: whoever reaches it"),
         (&["dev", "shop", "--watch"], 2, "error: --watch is not in this version yet"),
+        (&["dev", "shop", "--halt-at", "somewhere"], 2, "error: invalid value 'somewhere' for '--halt-at"),
         (&["lookup", "items", "item=a"], 2, "error: there is no project yet: `onefold apply DIR` makes one\n"),
         (&["get", "viws"], 2, "error: there is no kind `viws`; "),
         (&["push", "orders", "nofile"], 2, "error: "),

@@ -10,7 +10,7 @@ use crate::served::look;
 use crate::stream::open_on;
 use onefold::batch::BatchSettings;
 use onefold::clock::ManualClock;
-use onefold::platform::{BatchRequest, MaterializeRequest, Platform, PlatformError, PlatformSettings, Records};
+use onefold::platform::{BatchRequest, MaterializeRequest, Pins, Platform, PlatformError, PlatformSettings, Records};
 use onefold::registry::ApplyOptions;
 use onefold::route::Groups;
 use onefold::storage::LocalStorage;
@@ -307,4 +307,19 @@ fn a_damaged_file_is_named_or_does_not_matter() {
         assert!(*noticed > 0, "damage of {kind} was never noticed in {damaged} times");
     }
     assert!(counts["/manifests/"][2] > 0 && counts[".delta"][2] > 0, "no remedy of a checkpoint was carried out");
+}
+
+/// Guards: what damage leaves readable is found by the digest alone, and whoever goes by it reads other rows.
+#[test]
+fn a_list_of_files_that_says_something_else_is_not_gone_by() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let storage = LocalStorage::open(directory.path()).expect("a directory");
+    let pins = Pins { files: Vec::new(), from_us: Some(1), to_us: None };
+    let digest = pins.store(&storage, "shop").expect("it can be stored");
+    assert_eq!(Pins::load(&storage, "shop", &digest).expect("it is what it was"), pins);
+    let path = directory.path().join(format!("projects/shop/pins/{}.json", digest.hex()));
+    let text = std::fs::read_to_string(&path).expect("it is there");
+    std::fs::write(&path, text.replace("\"from_us\":1", "\"from_us\":2")).expect("it can be written");
+    let error = Pins::load(&storage, "shop", &digest).expect_err("it is another list").to_string();
+    assert!(error.contains("another list than its name says") && error.contains("materialize again"), "{error}");
 }

@@ -1,6 +1,6 @@
 //! `onefold init`: from data of one's own to a project that passes its test and serves.
 
-use crate::command_line::{Answering, run};
+use crate::command_line::{Answering, says};
 use arrow::array::{
     ArrayRef, Date32Array, Decimal128Array, Int32Array, Int64Array, StringArray, StructArray, TimestampMillisecondArray,
 };
@@ -10,15 +10,9 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
 
-fn here(directory: &Path, arguments: &[&str], code: i32) -> String {
-    let ran = run(directory, arguments);
-    assert_eq!(ran.code, code, "{arguments:?}\n{}{}", ran.out, ran.error);
-    ran.out + &ran.error
-}
-
 /// The values of one entity, by feature.
 fn values(directory: &Path, view: &str, key: &str) -> Value {
-    let told: Value = serde_json::from_str(&here(directory, &["lookup", view, key, "--json"], 0)).unwrap();
+    let told: Value = serde_json::from_str(&says(directory, &["lookup", view, key, "--json"], 0, &[]).said()).unwrap();
     let columns = told["columns"].as_object().unwrap_or_else(|| panic!("{told}"));
     let name = |name: &String| name.split_once("__").map_or(name.clone(), |(_, feature)| feature.to_owned());
     columns.iter().map(|(column, told)| (name(column), told["values"][0].clone())).collect()
@@ -27,14 +21,14 @@ fn values(directory: &Path, view: &str, key: &str) -> Value {
 #[test]
 fn without_data_a_project_with_sample_events_runs() {
     let directory = tempfile::tempdir().unwrap();
-    let said = here(directory.path(), &["init", "shop"], 0);
+    let said = says(directory.path(), &["init", "shop"], 0, &[]).said();
     for file in ["shop/events.jsonl", "shop/shop.yaml", "shop/shop_test.yaml"] {
         assert!(directory.path().join(file).is_file() && said.contains(file), "{file}:\n{said}");
     }
-    let tested = here(directory.path(), &["test", "shop"], 0);
+    let tested = says(directory.path(), &["test", "shop"], 0, &[]).said();
     assert!(tested.starts_with("1 test, 2 lookups, "), "{tested}");
     let dev = Answering::start(directory.path(), &["dev", "shop", "--listen", "127.0.0.1:0"]);
-    let pushed = here(directory.path(), &["push", "events", "shop/events.jsonl"], 0);
+    let pushed = says(directory.path(), &["push", "events", "shop/events.jsonl"], 0, &[]).said();
     assert_eq!(pushed, "8 accepted, 0 dead-lettered\n");
     let mut told = values(directory.path(), "customer_stats", "customer_id=c1");
     for _ in 0..100 {
@@ -50,10 +44,10 @@ fn without_data_a_project_with_sample_events_runs() {
         assert_eq!(told[feature], *value, "{feature}: {told}");
     }
     assert!(dev.stop().success());
-    here(directory.path(), &["verify"], 0);
-    let second = here(directory.path(), &["init", "other"], 0);
+    says(directory.path(), &["verify"], 0, &[]);
+    let second = says(directory.path(), &["init", "other"], 0, &[]).said();
     assert!(second.contains("onefold push events other/events.jsonl --project other\n"), "{second}");
-    let again = here(directory.path(), &["init", "shop"], 2);
+    let again = says(directory.path(), &["init", "shop"], 2, &[]).said();
     assert!(
         again.contains("shop: there are definitions already, shop.yaml among them: name another directory"),
         "{again}"
@@ -72,7 +66,7 @@ not json
 fn a_schema_is_read_from_lines_of_json() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("My-Events.jsonl"), EVENTS).unwrap();
-    let said = here(directory.path(), &["init", "p", "--from", "My-Events.jsonl", "--name", "mine"], 0);
+    let said = says(directory.path(), &["init", "p", "--from", "My-Events.jsonl", "--name", "mine"], 0, &[]).said();
     for part in [
         "My-Events.jsonl: skipped 1 line: no JSON object\n  line 2: ",
         "  time  event_time: its name is that of an event's time; other times are created",
@@ -104,22 +98,25 @@ fn a_schema_is_read_from_lines_of_json() {
     ] {
         assert!(definitions.lines().any(|one| one == line), "`{line}` is missing in\n{definitions}");
     }
-    assert!(here(directory.path(), &["test", "p"], 0).starts_with("1 test, 2 lookups, "));
-    here(directory.path(), &["apply", "p"], 0);
-    let pushed = here(directory.path(), &["push", "my_events", "My-Events.jsonl"], 0);
+    assert!(says(directory.path(), &["test", "p"], 0, &[]).said().starts_with("1 test, 2 lookups, "));
+    says(directory.path(), &["apply", "p"], 0, &[]);
+    let pushed = says(directory.path(), &["push", "my_events", "My-Events.jsonl"], 0, &[]).said();
     assert!(pushed.starts_with("3 accepted, 2 dead-lettered"), "{pushed}");
     let told = values(directory.path(), "user_stats", "user_id=u 1");
     assert_eq!((&told["events"], &told["last_order_unit_price"]), (&json!(2), &json!(1.5)), "{told}");
-    let floats = here(directory.path(), &["init", "q", "--from", "My-Events.jsonl", "--key", "user_id,n"], 2);
+    let floats =
+        says(directory.path(), &["init", "q", "--from", "My-Events.jsonl", "--key", "user_id,n"], 2, &[]).said();
     assert!(floats.contains("--key n: it is float64"), "{floats}");
-    let json = here(directory.path(), &["init", "q", "--from", "My-Events.jsonl", "--key", "userId,no", "--json"], 0);
+    let json =
+        says(directory.path(), &["init", "q", "--from", "My-Events.jsonl", "--key", "userId,no", "--json"], 0, &[])
+            .said();
     let told: Value = serde_json::from_str(json.split_inclusive('\n').next().unwrap()).unwrap();
     assert_eq!(
         (&told["key"]["columns"], &told["view"]),
         (&json!(["user_id", "no"]), &json!("user_no_stats")),
         "{told}"
     );
-    here(directory.path(), &["test", "q"], 0);
+    says(directory.path(), &["test", "q"], 0, &[]);
 }
 
 fn write_parquet(path: &Path, rows: i64, first: i64) {
@@ -165,10 +162,10 @@ fn a_schema_is_read_from_parquet_and_its_history_is_served() {
     std::fs::create_dir(directory.path().join("data")).unwrap();
     write_parquet(&directory.path().join("data/a.parquet"), 30, 0);
     write_parquet(&directory.path().join("data/b.parquet"), 30, 30);
-    let several = here(directory.path(), &["init", "iot", "--from", "data"], 2);
+    let several = says(directory.path(), &["init", "iot", "--from", "data"], 2, &[]).said();
     assert!(several.contains("several columns hold times, say which of them is an event's own with --time:\n  measured: timestamp, as 2026-01-01T00:00:00.000000Z"), "{several}");
     assert!(!directory.path().join("iot").exists(), "what was not done leaves nothing");
-    let said = here(directory.path(), &["init", "iot", "--from", "data", "--time", "measured"], 0);
+    let said = says(directory.path(), &["init", "iot", "--from", "data", "--time", "measured"], 0, &[]).said();
     assert!(said.contains("left out: nested: its type is none that a column can be declared as"), "{said}");
     assert!(
         said.contains("onefold materialize") && said.contains("onefold lookup device_stats device_id=d0"),
@@ -186,24 +183,25 @@ fn a_schema_is_read_from_parquet_and_its_history_is_served() {
     ] {
         assert!(definitions.lines().any(|one| one == line), "`{line}` is missing in\n{definitions}");
     }
-    here(directory.path(), &["test", "iot"], 0);
-    here(directory.path(), &["apply", "iot"], 0);
-    here(directory.path(), &["materialize"], 0);
+    says(directory.path(), &["test", "iot"], 0, &[]);
+    says(directory.path(), &["apply", "iot"], 0, &[]);
+    says(directory.path(), &["materialize"], 0, &[]);
     let told = values(directory.path(), "device_stats", "device_id=d1");
     assert_eq!(
         (&told["events"], &told["last_level"], &told["last_price"]),
         (&json!(20), &json!(58), &json!(14.5)),
         "{told}"
     );
-    let pushed = here(directory.path(), &["push", "data", "data/a.parquet"], 0);
+    let pushed = says(directory.path(), &["push", "data", "data/a.parquet"], 0, &[]).said();
     assert!(pushed.starts_with("30 accepted, 0 dead-lettered"), "{pushed}");
     assert_eq!(values(directory.path(), "device_stats", "device_id=d1")["events"], 30, "pushed rows are other rows");
-    here(
+    says(
         directory.path(),
         &["init", "one", "--from", "data/a.parquet", "--time", "measured", "--key", "Device ID,level"],
         0,
+        &[],
     );
-    here(directory.path(), &["test", "one"], 0);
+    says(directory.path(), &["test", "one"], 0, &[]);
 }
 
 #[test]
@@ -248,21 +246,21 @@ fn what_cannot_be_guessed_is_asked_for_and_what_cannot_be_read_is_said() {
             std::fs::create_dir(directory.path().join("p")).unwrap();
             std::fs::write(directory.path().join("p/there.yaml"), there).unwrap();
         }
-        let told = here(directory.path(), &[&["init", "p", "--from", "f.jsonl"], flags].concat(), 2);
+        let told = says(directory.path(), &[&["init", "p", "--from", "f.jsonl"], flags].concat(), 2, &[]).said();
         assert!(told.contains(said), "{text:?} {flags:?}: `{said}` is missing in\n{told}");
         assert_eq!(directory.path().join("p").exists(), !there.is_empty(), "{text:?} {flags:?} left something");
     }
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("f.jsonl"), GOOD).unwrap();
-    let missing = here(directory.path(), &["init", "p", "--from", "nothing.jsonl"], 2);
+    let missing = says(directory.path(), &["init", "p", "--from", "nothing.jsonl"], 2, &[]).said();
     assert!(missing.contains("nothing.jsonl: No such file"), "{missing}");
-    let kafka = here(directory.path(), &["init", "p", "--from", "kafka://c/t"], 2);
+    let kafka = says(directory.path(), &["init", "p", "--from", "kafka://c/t"], 2, &[]).said();
     assert!(kafka.contains("only files and directories of this machine"), "{kafka}");
-    let none = here(directory.path(), &["init", "p", "--from", "."], 2);
+    let none = says(directory.path(), &["init", "p", "--from", "."], 2, &[]).said();
     assert!(none.contains("holds no file that ends in .parquet"), "{none}");
     // Beside the data is a good place, and a file that is there already is not touched.
-    here(directory.path(), &["init", ".", "--from", "f.jsonl", "--name", "beside"], 0);
-    here(directory.path(), &["test", "."], 0);
+    says(directory.path(), &["init", ".", "--from", "f.jsonl", "--name", "beside"], 0, &[]);
+    says(directory.path(), &["test", "."], 0, &[]);
     assert_eq!(std::fs::read_to_string(directory.path().join("f.jsonl")).unwrap(), GOOD);
 }
 

@@ -1,11 +1,10 @@
 //! The life of definitions over HTTP and by commands: renamed, left out, pruned, removed, rolled back, two at once, while
 //! events come in and lookups are answered.
 
-use crate::command_line::{Ran, run};
+use crate::command_line::{Ran, says};
 use crate::modules::guest;
 use crate::serve::{Server, Told};
 use serde_json::{Value, json};
-use std::path::Path;
 use std::time::Duration;
 
 const PROJECT: &str = "/v1/projects/shop";
@@ -419,10 +418,35 @@ fn a_lock_is_followed_moved_and_disagreed_with() {
     let text = std::fs::read_to_string(&lock).unwrap();
     let digest = text.split("sha256:").nth(1).unwrap()[..64].to_owned();
     std::fs::write(&lock, text.replace(&digest, &"0".repeat(64))).unwrap();
-    says(at, &["plan", "shop"], 2, &["onefold.lock wants sha256:0000", "use --upgrade std"]);
+    let (wanted, brought) = (format!("wants sha256:{}", "0".repeat(64)), format!("program brings sha256:{digest}"));
+    says(at, &["plan", "shop"], 2, &[&wanted, &brought, "use --upgrade std"]);
     says(at, &["plan", "shop", "--upgrade", "std", "--locked"], 2, &["cannot be used with"]);
     says(at, &["apply", "shop", "--upgrade", "std"], 0, &["nothing changes"]);
     assert_eq!(std::fs::read_to_string(&lock).unwrap(), text);
+    // Where nothing is registered yet it is the lock all the same that names what is not there.
+    std::fs::write(&lock, text.replace(&digest, &"0".repeat(64))).unwrap();
+    let anew =
+        ["all.yaml:19: onefold.lock ", &wanted, &brought, "use --upgrade std", "the onefold that wrote the lock"];
+    says(at, &["plan", "shop", "--data", "empty"], 2, &anew);
+    says(at, &["plan", "shop", "--data", "empty", "--upgrade", "std"], 0, &["revision 1:"]);
+    let other = "modules:\n  mine: { version: 3, digest: \"sha256:DIGEST\" }\n".replace("DIGEST", &"0".repeat(64));
+    std::fs::write(&lock, other).unwrap();
+    std::fs::write(
+        at.join("shop/all.yaml"),
+        format!("kind: project\nname: shop\n---{SHOP}").replace("sold: { udf: std.sum,", "sold: { udf: mine.sum,"),
+    )
+    .unwrap();
+    let none = [
+        wanted.as_str(),
+        "of module `mine`",
+        "the registry has no module of that name",
+        "module push FILE --name mine",
+    ];
+    says(at, &["plan", "shop"], 2, &none);
+    std::fs::write(at.join("mine.wasm"), guest("sum")).unwrap();
+    says(at, &["module", "push", "mine.wasm", "--name", "mine"], 0, &[]);
+    says(at, &["plan", "shop"], 2, &[&wanted, "the newest of 1 in the registry is sha256:", "use --upgrade mine"]);
+    says(at, &["plan", "shop", "--upgrade", "mine"], 0, &["sold: mine.sum(count)"]);
     std::fs::write(&lock, "modules: 7").unwrap();
     says(at, &["plan", "shop"], 2, &["onefold.lock", "restore it from your version control"]);
 }
@@ -516,14 +540,4 @@ fn a_module_moves_where_it_is_told_to_by_http_and_by_lock() {
     let told = server.send("POST", &format!("{PROJECT}/rollback"), JSON, br#"{"revision": 1}"#);
     assert_eq!(told.status, 409);
     assert!(told.body["detail"].as_str().unwrap().contains("`mine@1`, which has been deleted"), "{}", told.body);
-}
-
-fn says(directory: &Path, arguments: &[&str], code: i32, parts: &[&str]) -> Ran {
-    let ran = run(directory, arguments);
-    assert_eq!(ran.code, code, "{arguments:?}: {}{}", ran.out, ran.error);
-    for part in parts {
-        let said = format!("{}{}", ran.out, ran.error);
-        assert!(said.contains(part), "{arguments:?}: `{part}` is not in\n{said}");
-    }
-    ran
 }

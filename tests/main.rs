@@ -23,6 +23,7 @@ mod ordered;
 mod own_tests;
 mod paths;
 mod peek;
+mod planned;
 mod provenance;
 mod reference;
 mod serve;

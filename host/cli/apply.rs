@@ -1,7 +1,7 @@
 //! `onefold plan` and `onefold apply`.
 
-use super::batch::watch_job;
 use super::client::{Reach, check_directory, project_path};
+use super::waiting::Waiting;
 use super::{Failure, Global, code_of, print};
 use crate::define::{Lock, definition_files, project_name, read_files};
 use crate::serve::{DIRECTORY_TYPE, Directory};
@@ -11,7 +11,9 @@ use std::process::ExitCode;
 
 /// Say what definitions would change, and what each change costs.
 #[derive(clap::Args)]
-#[command(after_help = "Example: onefold plan examples/ecommerce/definitions --check")]
+#[command(
+    after_help = "Examples: onefold plan examples/ecommerce/definitions --check\n          onefold plan examples/ecommerce/definitions --from now\n\nWith the flags of an apply it says what that apply would do, and is refused where that would be."
+)]
 pub struct PlanArgs {
     /// The definitions: a directory, or one file.
     dir: PathBuf,
@@ -22,6 +24,8 @@ pub struct PlanArgs {
     moves: Moves,
     #[command(flatten)]
     scope: Scope,
+    #[command(flatten)]
+    history: History,
 }
 
 /// Make definitions live.
@@ -39,6 +43,15 @@ pub struct ApplyArgs {
     /// Do it although something would stop working.
     #[arg(long)]
     allow_breaking: bool,
+    #[command(flatten)]
+    history: History,
+    #[command(flatten)]
+    waiting: Waiting,
+}
+
+/// Which rows the state of what changes is made of.
+#[derive(clap::Args, Clone, Default)]
+pub struct History {
     /// Let what is new begin empty, where the stream stands, instead of with its history: `--from now`. `status` and
     /// `lookup` say since when its values are complete.
     #[arg(long, value_name = "now", value_parser = ["now"])]
@@ -46,12 +59,6 @@ pub struct ApplyArgs {
     /// A source's files at another path hold the rows that its state is made of: keep it.
     #[arg(long)]
     same_rows: bool,
-    /// Show how far it is until it is live.
-    #[arg(long)]
-    wait: bool,
-    /// Do not wait until it is live: say which job makes it so.
-    #[arg(long, conflicts_with = "wait")]
-    detach: bool,
 }
 
 /// What of the registered definitions a directory speaks for.
@@ -126,7 +133,7 @@ impl Sent {
 pub fn plan(args: &PlanArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let sent = Sent::read(&args.dir, global, false)?;
     let reach = Reach::open(global, "onefold plan")?;
-    let told = sent.put(&reach, &format!("dry_run=true{}{}", args.moves.query(), args.scope.query()))?;
+    let told = sent.put(&reach, &format!("dry_run=true{}", query(&args.moves, &args.scope, &args.history)))?;
     show(&told, global)?;
     let changes = told["changes"].as_array().is_some_and(|changes| !changes.is_empty());
     Ok(if args.check && changes { ExitCode::from(1) } else { ExitCode::SUCCESS })
@@ -135,35 +142,26 @@ pub fn plan(args: &PlanArgs, global: &Global) -> anyhow::Result<ExitCode> {
 pub fn apply(args: &ApplyArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let sent = Sent::read(&args.dir, global, false)?;
     let reach = Reach::open(global, "onefold apply")?;
-    let mut query = format!("allow_breaking={}{}{}", args.allow_breaking, args.moves.query(), args.scope.query());
-    if args.from.is_some() {
-        query.push_str("&from=now");
-    }
-    if args.same_rows {
-        query.push_str("&same_rows=true");
-    }
-    if args.detach && !reach.is_elsewhere() {
-        let message = "no process holds these data, so nobody would go on with it: leave --detach out, or start \
-                       `onefold dev`";
-        return Err(Failure::Input(message.to_owned()).into());
-    }
-    let mut told = sent.put(&reach, &format!("{query}&wait={}", !args.wait && !args.detach))?;
-    let job = told["job"].as_str().map(str::to_owned);
-    if let (Some(job), true) = (&job, args.wait) {
-        told = watch_job(&reach, &project_path(&sent.project, &["jobs", job]), job, global)?;
-    }
+    args.waiting.check(&reach)?;
+    let how = query(&args.moves, &args.scope, &args.history) + &args.waiting.query();
+    let told = sent.put(&reach, &format!("allow_breaking={}{how}", args.allow_breaking))?;
+    let told = args.waiting.outcome(told, &reach, &sent.project, global)?;
     // Of a job that is not waited for too: its lines are what it is about to make live.
     let lock: Lock = serde_json::from_value(told["lock"].clone())
         .map_err(|error| Failure::Outside(format!("the server sent no lock: {error}")))?;
     lock.write(&args.dir)?;
     show(&told, global)?;
-    let changes = told["changes"].as_array().is_some_and(|changes| !changes.is_empty());
-    match job.filter(|_| args.detach) {
-        Some(job) if !global.json => print(&format!("job {job} makes it live: onefold jobs watch {job}"))?,
-        None if changes && !global.json => print(&format!("revision {} is live", told["revision"]))?,
-        _ => {}
+    args.waiting.say_job(&told, global)?;
+    let is_live = told["job"].is_null() && told["changes"].as_array().is_some_and(|changes| !changes.is_empty());
+    if is_live && !global.json {
+        print(&format!("revision {} is live", told["revision"]))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a plan is told as its apply is.
+fn query(moves: &Moves, scope: &Scope, history: &History) -> String {
+    moves.query() + &scope.query() + &history.query()
 }
 
 impl Moves {
@@ -181,6 +179,16 @@ impl Scope {
         let mut query = if self.prune { "&prune=true".to_owned() } else { String::new() };
         if let Some(set) = &self.take_over {
             query.push_str(&format!("&take_over={}", super::client::escaped(set)));
+        }
+        query
+    }
+}
+
+impl History {
+    fn query(&self) -> String {
+        let mut query = self.from.as_ref().map(|from| format!("&from={from}")).unwrap_or_default();
+        if self.same_rows {
+            query.push_str("&same_rows=true");
         }
         query
     }

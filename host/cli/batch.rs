@@ -1,16 +1,12 @@
-//! `onefold verify`, `snapshot`, `historical` and `materialize`: the commands that read all of the history.
+//! `onefold verify`, `snapshot`, `historical`, `materialize` and `rebuild`: the commands that read all of the history.
 
-use super::client::Reach;
 use super::first_rows::first_rows;
-use super::progress::rows_bar;
+use super::waiting::{Waiting, run_job};
 use super::{Failure, Global, note, print};
 use crate::draft::counted;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
-
-const POLL: Duration = Duration::from_millis(50);
 
 /// Compare every streamed value with batch, bit for bit, over the rows that the state is made of.
 #[derive(clap::Args)]
@@ -68,15 +64,19 @@ pub struct HistoricalArgs {
 
 /// Build a view's state again from the rows that it is made of, beside what is served.
 #[derive(clap::Args)]
-#[command(after_help = "Example: onefold rebuild product_stats")]
+#[command(
+    after_help = "Examples: onefold rebuild product_stats\n          onefold rebuild product_stats --detach && onefold jobs list"
+)]
 pub struct RebuildArgs {
     /// The feature view.
     view: String,
+    #[command(flatten)]
+    waiting: Waiting,
 }
 
 /// Build the state of views from their sources' files, for lookups and for the stream to go on from.
 #[derive(clap::Args)]
-#[command(after_help = "Example: onefold materialize product_stats")]
+#[command(after_help = "Examples: onefold materialize product_stats\n          onefold materialize --detach")]
 pub struct MaterializeArgs {
     /// Feature views; all views of their sources are built [default: every source that has files].
     views: Vec<String>,
@@ -89,6 +89,8 @@ pub struct MaterializeArgs {
     /// All of the files, which is what this version always reads.
     #[arg(long)]
     full: bool,
+    #[command(flatten)]
+    waiting: Waiting,
 }
 
 pub fn verify(args: &VerifyArgs, global: &Global) -> anyhow::Result<ExitCode> {
@@ -189,16 +191,18 @@ fn reproduced(file: &Path, done: &Value, global: &Global) -> anyhow::Result<Exit
 
 pub fn materialize(args: &MaterializeArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let request = json!({ "kind": "materialize", "views": args.views, "from": args.from, "to": args.to });
-    built(&run_job(global, "onefold materialize", &request)?, global)
+    built(args.waiting.run_job(global, "onefold materialize", &request)?, global)
 }
 
 pub fn rebuild(args: &RebuildArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let request = json!({ "kind": "rebuild", "view": args.view });
-    built(&run_job(global, "onefold rebuild", &request)?, global)
+    built(args.waiting.run_job(global, "onefold rebuild", &request)?, global)
 }
 
-fn built(done: &Value, global: &Global) -> anyhow::Result<ExitCode> {
-    refused_rows(done);
+/// What was built, where that was waited for.
+fn built(done: Option<Value>, global: &Global) -> anyhow::Result<ExitCode> {
+    let Some(done) = done else { return Ok(ExitCode::SUCCESS) };
+    refused_rows(&done);
     for said in done["notes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         note(&format!("warning: {said}"));
     }
@@ -208,45 +212,6 @@ fn built(done: &Value, global: &Global) -> anyhow::Result<ExitCode> {
         false => print(&format!("{} entities of {} from {} files", done["entities"], views.join(", "), done["files"]))?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Starts a job and waits for its end.
-fn run_job(global: &Global, command: &str, request: &Value) -> anyhow::Result<Value> {
-    let reach = Reach::open(global, command)?;
-    let started = reach.post_json(&reach.path(&["jobs"])?, request)?;
-    wait_for_job(&reach, started["id"].as_str().unwrap_or_default(), global)
-}
-
-/// The result of a job, once it has one.
-pub(super) fn wait_for_job(reach: &Reach, id: &str, global: &Global) -> anyhow::Result<Value> {
-    watch_job(reach, &reach.path(&["jobs", id])?, id, global)
-}
-
-/// The same of a job at this path.
-pub(super) fn watch_job(reach: &Reach, path: &str, id: &str, global: &Global) -> anyhow::Result<Value> {
-    let bar = rows_bar(0, global.progress);
-    loop {
-        let job = reach.get(path)?;
-        bar.set_length(job["progress"]["total"].as_u64().unwrap_or(0));
-        bar.set_position(job["progress"]["rows"].as_u64().unwrap_or(0));
-        match job["state"].as_str() {
-            Some("running" | "cancelling") => std::thread::sleep(POLL),
-            Some("done") => {
-                bar.finish_and_clear();
-                return Ok(job["result"].clone());
-            }
-            Some("cancelled") => {
-                bar.finish_and_clear();
-                return Err(Failure::No(format!("job {id} was cancelled")).into());
-            }
-            _ => {
-                bar.finish_and_clear();
-                let detail = job["error"]["detail"].as_str().unwrap_or("the job ended without a result").to_owned();
-                let is_input = job["error"]["status"].as_u64().is_some_and(|status| (400..500).contains(&status));
-                return Err(if is_input { Failure::Input(detail) } else { Failure::Outside(detail) }.into());
-            }
-        }
-    }
 }
 
 fn refused_rows(done: &Value) {

@@ -4,7 +4,7 @@
 use super::{Failure, Global};
 use crate::platform::{Platform, PlatformSettings};
 use crate::serve::{App, ServeSettings, router};
-use crate::storage::{DataLock, LocalStorage, Owner, Storage, StorageError};
+use crate::storage::{DataLock, Halt, LocalStorage, Owner, Storage, StorageError};
 use anyhow::Context;
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -58,7 +58,7 @@ impl Reach {
             return Ok(Reach { way: Way::Http { agent: agent(), base: format!("http://{listen}") }, project });
         }
         let lock = DataLock::acquire(data, &owner(command, None))?;
-        let platform = open_platform(global)?;
+        let platform = open_platform(global, None)?;
         let app = App::new(platform.clone(), global.clock.clone(), serve_settings(global, false));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         Ok(Reach { way: Way::Here { router: router(app), runtime, platform, _lock: lock }, project })
@@ -164,12 +164,7 @@ impl Answer {
             200..300 => Ok(told),
             status => {
                 let detail = told["detail"].as_str().unwrap_or("the server said no more").to_owned();
-                Err(match status {
-                    409 => Failure::No(detail),
-                    400..=499 | 501 => Failure::Input(detail),
-                    _ => Failure::Outside(detail),
-                }
-                .into())
+                Err(Failure::of_status(status, detail).into())
             }
         }
     }
@@ -196,9 +191,9 @@ pub fn owner(command: &str, listen: Option<String>) -> Owner {
     Owner { pid: std::process::id(), command: command.to_owned(), listen }
 }
 
-/// Opens the data of this process's settings, which it must own.
-pub fn open_platform(global: &Global) -> anyhow::Result<Arc<Platform>> {
-    let storage = LocalStorage::open(&global.settings.data)?;
+/// Opens the data of this process's settings, which it must own. `halt`: where a test lets the process halt.
+pub fn open_platform(global: &Global, halt: Option<&Halt>) -> anyhow::Result<Arc<Platform>> {
+    let storage = LocalStorage::open_to_halt(&global.settings.data, halt.cloned())?;
     storage.clear_temporary()?;
     open_platform_over(global, Arc::new(storage))
 }

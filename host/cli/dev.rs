@@ -7,7 +7,7 @@ use crate::define::read_files;
 use crate::platform::Platform;
 use crate::registry::ApplyOptions;
 use crate::serve::{self, App, check_listen};
-use crate::storage::{DataLock, LookStorage};
+use crate::storage::{DataLock, Halt, LookStorage};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -27,6 +27,9 @@ pub struct DevArgs {
     embedded: bool,
     #[arg(long, hide = true)]
     watch: bool,
+    /// For tests of the program alone.
+    #[arg(long, hide = true, value_name = "POINT;HIT;FILE")]
+    halt_at: Option<Halt>,
 }
 
 /// Serve lookups from the data as they are now, whoever writes them; as many processes as wanted.
@@ -47,7 +50,10 @@ pub fn dev(args: &DevArgs, global: &Global) -> anyhow::Result<ExitCode> {
     check_listen(&global.settings.listen).map_err(Failure::Input)?;
     let sent = Sent::read(&args.dir, global, args.embedded)?;
     let lock = DataLock::acquire(&global.settings.data, &owner("onefold dev", None))?;
-    let platform = open_platform(global)?;
+    if let Some(halt) = &args.halt_at {
+        note(&format!("warning: a test of the program has it halt for good at {halt} (--halt-at)"));
+    }
+    let platform = open_platform(global, args.halt_at.as_ref())?;
     let definitions = read_files(&sent.body.files)?;
     let definitions = if args.embedded { definitions.embedded() } else { definitions };
     let options = ApplyOptions { lock: sent.body.lock.clone(), ..ApplyOptions::default() };

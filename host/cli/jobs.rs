@@ -1,8 +1,8 @@
 //! `onefold jobs`: long work that runs in a server.
 
-use super::batch::wait_for_job;
 use super::client::Reach;
 use super::table::Table;
+use super::waiting::watch_job;
 use super::{Failure, Global, print};
 use serde_json::Value;
 use std::process::ExitCode;
@@ -46,7 +46,7 @@ pub fn run(args: &JobsArgs, global: &Global) -> anyhow::Result<ExitCode> {
             let told = reach.get(&reach.path(&["jobs"])?)?;
             print(&if global.json { told["jobs"].to_string() } else { table(&told["jobs"]) })?;
         }
-        JobsAction::Watch { id } => print(&wait_for_job(&reach, id, global)?.to_string())?,
+        JobsAction::Watch { id } => print(&watch_job(&reach, &reach.project()?, id, global)?.to_string())?,
         JobsAction::Cancel { id } => {
             let told = reach.send("DELETE", &reach.path(&["jobs", id])?, &[], Vec::new())?.json()?;
             print(&if global.json { told.to_string() } else { format!("job {id} is being cancelled") })?;

@@ -28,6 +28,7 @@ mod test;
 mod udf;
 mod udf_cases;
 mod udf_flags;
+mod waiting;
 
 use crate::clock::{Clock, SystemClock};
 use crate::define::{DefineError, hint};
@@ -206,6 +207,15 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// What a status of HTTP that is no success comes to.
+    fn of_status(status: u16, detail: String) -> Failure {
+        match status {
+            409 => Failure::No(detail),
+            400..=499 | 501 => Failure::Input(detail),
+            _ => Failure::Outside(detail),
+        }
+    }
+
     fn code(&self) -> u8 {
         match self {
             Failure::No(_) => 1,

@@ -4,6 +4,7 @@ use super::apply::show;
 use super::client::Reach;
 use super::get::kind;
 use super::table::Table;
+use super::waiting::Waiting;
 use super::{Failure, Global, print};
 use crate::define::{ChangeKind, ChangeNote};
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ pub struct RevisionsArgs {}
 
 /// Make the project again what it was in an older revision, as a new revision.
 #[derive(clap::Args)]
-#[command(after_help = "Examples: onefold rollback 7 --dry-run\n          onefold rollback 7")]
+#[command(after_help = "Examples: onefold rollback 7 --dry-run\n          onefold rollback 7 --wait")]
 pub struct RollbackArgs {
     /// Its number, as `onefold revisions` shows it.
     revision: u64,
@@ -29,30 +30,36 @@ pub struct RollbackArgs {
 
 /// Let a view's values stay as they are: lookups are answered, rows and time change nothing. It survives a restart.
 #[derive(clap::Args)]
-#[command(after_help = "Example: onefold pause product_stats")]
+#[command(after_help = "Examples: onefold pause product_stats --dry-run\n          onefold pause product_stats --wait")]
 pub struct PauseArgs {
     /// The feature view.
     view: String,
     /// Only say what would change.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["wait", "detach"])]
     dry_run: bool,
+    #[command(flatten)]
+    waiting: Waiting,
 }
 
 /// Let a paused view's values go on. Rows that came meanwhile are read from the log first: none is missing.
 #[derive(clap::Args)]
-#[command(after_help = "Example: onefold resume product_stats")]
+#[command(
+    after_help = "Examples: onefold resume product_stats --dry-run\n          onefold resume product_stats --wait"
+)]
 pub struct ResumeArgs {
     /// The feature view.
     view: String,
     /// Only say what would change.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["wait", "detach"])]
     dry_run: bool,
+    #[command(flatten)]
+    waiting: Waiting,
 }
 
 /// Take something out of what is registered.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples: onefold delete feature-view product_stats --allow-breaking\n          onefold delete feature product_stats.revenue_30d"
+    after_help = "Examples: onefold delete feature-view product_stats --allow-breaking\n          onefold delete feature product_stats.revenue_30d --wait"
 )]
 pub struct DeleteArgs {
     /// source, entity, feature-view, feature-service or feature.
@@ -66,11 +73,13 @@ pub struct DeleteArgs {
 #[derive(clap::Args)]
 struct How {
     /// Only say what would change.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["wait", "detach"])]
     dry_run: bool,
     /// Do it although something would stop working.
     #[arg(long)]
     allow_breaking: bool,
+    #[command(flatten)]
+    waiting: Waiting,
 }
 
 impl How {
@@ -99,23 +108,21 @@ pub fn revisions(_args: &RevisionsArgs, global: &Global) -> anyhow::Result<ExitC
 pub fn rollback(args: &RollbackArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let reach = Reach::open(global, "onefold rollback")?;
     let path = format!("{}?{}", reach.path(&["rollback"])?, args.how.query());
-    show(&reach.post_json(&path, &json!({ "revision": args.revision }))?, global)?;
-    Ok(ExitCode::SUCCESS)
+    change(&reach, "POST", &path, Some(json!({ "revision": args.revision })), args.how.waiting, global)
 }
 
 pub fn pause(args: &PauseArgs, global: &Global) -> anyhow::Result<ExitCode> {
-    stand_still(&args.view, "pause", args.dry_run, global)
+    stand_still(&args.view, "pause", args.dry_run, args.waiting, global)
 }
 
 pub fn resume(args: &ResumeArgs, global: &Global) -> anyhow::Result<ExitCode> {
-    stand_still(&args.view, "resume", args.dry_run, global)
+    stand_still(&args.view, "resume", args.dry_run, args.waiting, global)
 }
 
-fn stand_still(view: &str, what: &str, dry_run: bool, global: &Global) -> anyhow::Result<ExitCode> {
+fn stand_still(view: &str, what: &str, dry_run: bool, waiting: Waiting, global: &Global) -> anyhow::Result<ExitCode> {
     let reach = Reach::open(global, &format!("onefold {what}"))?;
     let path = format!("{}?dry_run={dry_run}", reach.path(&["feature-views", view, what])?);
-    show(&reach.send("POST", &path, &[], Vec::new())?.json()?, global)?;
-    Ok(ExitCode::SUCCESS)
+    change(&reach, "POST", &path, None, waiting, global)
 }
 
 pub fn delete(args: &DeleteArgs, global: &Global) -> anyhow::Result<ExitCode> {
@@ -142,7 +149,27 @@ pub fn delete(args: &DeleteArgs, global: &Global) -> anyhow::Result<ExitCode> {
         reach.path(&[kind, &args.name])?
     };
     let path = format!("{path}?{}", args.how.query());
-    show(&reach.send("DELETE", &path, &[], Vec::new())?.json()?, global)?;
+    change(&reach, "DELETE", &path, None, args.how.waiting, global)
+}
+
+/// Asks for a change at a path with a query, and shows what it has done, or would do.
+fn change(
+    reach: &Reach,
+    method: &str,
+    path: &str,
+    body: Option<Value>,
+    waiting: Waiting,
+    global: &Global,
+) -> anyhow::Result<ExitCode> {
+    waiting.check(reach)?;
+    let path = format!("{path}{}", waiting.query());
+    let told = match body {
+        Some(body) => reach.post_json(&path, &body)?,
+        None => reach.send(method, &path, &[], Vec::new())?.json()?,
+    };
+    let told = waiting.outcome(told, reach, &reach.project()?, global)?;
+    show(&told, global)?;
+    waiting.say_job(&told, global)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -81,6 +81,9 @@ pub struct Cost {
     pub entities: Option<u64>,
     /// State to keep, estimated by what such state takes now; null likewise.
     pub state_bytes: Option<u64>,
+    /// It begins empty, where the stream stands, instead of with its history.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub begins_empty: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -341,6 +344,9 @@ fn standing_warnings(project: &Project) -> Vec<String> {
 impl fmt::Display for Cost {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
+        if self.begins_empty {
+            parts.push("begins empty".to_owned());
+        }
         if let Some(rows) = self.history_rows {
             parts.push(format!("reads {}", counted(rows, "row", "rows")));
         }

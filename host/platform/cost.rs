@@ -3,12 +3,11 @@
 //! An estimate, from what such state takes now. What nothing is known of stays unsaid.
 
 use super::history::Pins;
-use super::{Live, ProjectHost};
-use crate::define::{Build, Cost, Feature, FeatureView, Project, entity_table};
+use super::{Live, PlatformError, ProjectHost};
+use crate::define::{Build, Cost, Feature, FeatureView, Project, Source, entity_table};
 use crate::registry::Proposal;
 use crate::rows::TableLayout;
 use crate::stream::TableStatus;
-use std::collections::BTreeMap;
 
 /// What one feature of one entity takes where nothing is folded yet that could tell: its number, a tile, a value.
 const CELL_BYTES: u64 = 64;
@@ -17,13 +16,14 @@ const CELL_BYTES: u64 = 64;
 type Sized<'a> = (&'a TableLayout, TableStatus);
 
 impl ProjectHost {
-    /// Fills in the figures of a plan.
-    pub(super) fn price(&self, proposal: &mut Proposal) {
+    /// Fills in the figures of a plan, and what its flags come to. An error where its apply would be refused for them.
+    pub(super) fn price(&self, proposal: &mut Proposal) -> Result<(), PlatformError> {
         let live = self.live().ok();
+        let begins = live.as_ref().map(|live| self.say_begins(proposal, live)).transpose()?.unwrap_or_default();
         let sizes = self.status().stream.tables;
         let layout = live.as_ref().map(|live| &live.compiled.layout.tables);
         let tables: Vec<Sized<'_>> = layout.into_iter().flatten().zip(sizes).collect();
-        let mut rows: BTreeMap<String, u64> = BTreeMap::new();
+        let mut rows = begins.anew;
         let project = &proposal.project;
         for change in &mut proposal.plan.changes {
             let Some(view) = project.feature_views.get(&change.name).filter(|_| change.kind == "feature_view") else {
@@ -39,16 +39,22 @@ impl ProjectHost {
                 let mut features = of_table.flat_map(|(layout, _)| &layout.features);
                 features.any(|other| other.fingerprint == feature.fingerprint)
             };
-            let mut built =
+            let of_change =
                 view.features.iter().filter(|feature| change.feature.as_ref().is_none_or(|name| *name == feature.name));
-            if built.all(folded) {
+            let built: Vec<&Feature> = of_change.filter(|feature| !folded(feature)).collect();
+            if built.is_empty() {
                 change.cost = Cost::default();
                 continue;
             }
-            if proposal.from_now {
-                // It begins empty.
+            if built.iter().all(|feature| begins.empty.contains(&(view.name.clone(), feature.name.clone()))) {
                 let nothing = Some(0);
-                change.cost = Cost { history_rows: nothing, entities: nothing, state_bytes: nothing, ..change.cost };
+                change.cost = Cost {
+                    begins_empty: true,
+                    history_rows: nothing,
+                    entities: nothing,
+                    state_bytes: nothing,
+                    ..change.cost
+                };
                 continue;
             }
             let read = rows
@@ -67,19 +73,27 @@ impl ProjectHost {
             let each = cell_bytes(&tables).saturating_mul(features);
             change.cost.state_bytes = entities.map(|entities| entities.saturating_mul(each));
         }
+        Ok(())
     }
 
     /// The rows that a build of a source's features reads: those of the pinned files, and those of the log.
     fn rows_to_read(&self, live: Option<&Live>, project: &Project, source: &str) -> u64 {
-        let Some(lineage) = project.sources.get(source).map(|source| &source.lineage) else { return 0 };
-        let log = live.and_then(|live| self.log(&live.revision.project.source_of_lineage(lineage)?.name));
-        let logged = log.map_or(0, |log| log.end_position().saturating_sub(log.first_position()));
+        let Some(source) = project.sources.get(source) else { return 0 };
+        let logged = live.map_or(0, |live| self.logged_rows(live, source));
+        let lineage = &source.lineage;
         let tables = live.into_iter().flat_map(|live| &live.compiled.layout.tables);
         let of_source = tables.filter(|table| table.row_set.source == *lineage);
         let pins = of_source.filter_map(|table| table.row_set.files).max();
         // A list that cannot be read is reported by what needs it.
         let pinned = pins.and_then(|digest| Pins::load(self.storage().as_ref(), self.name(), &digest).ok());
         logged + pinned.map_or(0, |pins| pins.files.iter().map(|file| file.rows).sum())
+    }
+
+    /// The rows of a source's log.
+    pub(super) fn logged_rows(&self, live: &Live, source: &Source) -> u64 {
+        let before = live.revision.project.source_of_lineage(&source.lineage);
+        let log = before.and_then(|before| self.log(&before.name));
+        log.map_or(0, |log| log.end_position().saturating_sub(log.first_position()))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Everything of one process over one data directory: its projects, each with its registry, logs, stream and values.
 
 mod batch;
+mod begins;
 mod build;
 mod cost;
 mod cut_over;
@@ -187,7 +188,7 @@ impl Platform {
         options: &ApplyOptions,
     ) -> Result<Proposal, PlatformError> {
         let proposal = plan_apply(&self.registry(project)?, &self.modules, STD_WASM, definitions, options)?;
-        Ok(self.priced(project, proposal))
+        self.priced(project, proposal)
     }
 
     /// What the project loses when something is taken out of it.
@@ -208,7 +209,7 @@ impl Platform {
         options: &ApplyOptions,
     ) -> Result<Proposal, PlatformError> {
         let proposal = plan_rollback(&self.registry(project)?, revision, options)?;
-        Ok(self.priced(project, proposal))
+        self.priced(project, proposal)
     }
 
     /// What would change if a view stood still from now on (`paused`), or went on.
@@ -222,15 +223,12 @@ impl Platform {
         Ok(plan_pause(&self.registry(project)?, view, paused, options)?)
     }
 
-    /// With what each change costs, as far as the running project knows.
-    fn priced(&self, project: &str, mut proposal: Proposal) -> Proposal {
+    /// With what each change costs and begins with, as far as the running project knows.
+    fn priced(&self, project: &str, mut proposal: Proposal) -> Result<Proposal, PlatformError> {
         if let Some(host) = self.project(project) {
-            host.price(&mut proposal);
-            if let Err(error) = host.say_moved(&mut proposal) {
-                proposal.plan.warnings.push(error.to_string());
-            }
+            host.price(&mut proposal)?;
         }
-        proposal
+        Ok(proposal)
     }
 
     /// Makes a proposal live: builds what is new beside what runs, commits the revision, serves it.

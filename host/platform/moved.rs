@@ -4,7 +4,7 @@ use super::history::Pins;
 use super::target::{From, pinned};
 use super::{Live, PlatformError, ProjectHost};
 use crate::batch::{PinnedFile, list_files};
-use crate::define::{Build, Change, Cost, Digest, Project, Source};
+use crate::define::{Build, Change, Cost, Project, Source};
 use crate::registry::Proposal;
 use crate::stream::table_records;
 use std::collections::BTreeMap;
@@ -16,13 +16,7 @@ type Moved<'a> = (&'a Source, &'a str, Pins);
 impl ProjectHost {
     /// What the state of a proposal starts from.
     pub(super) fn start_of(&self, proposal: &Proposal, live: &Live) -> Result<From, PlatformError> {
-        if proposal.from_now
-            && let Some(source) = self.without_stream(proposal, live)
-        {
-            return Err(PlatformError::Invalid(format!(
-                "source `{source}` takes no pushes, so what begins empty would stay so: leave --from now out"
-            )));
-        }
+        self.check_begins(proposal, live)?;
         let mut from = From { now: proposal.from_now, ..From::default() };
         for (source, path, before) in self.moved(&proposal.project, live)? {
             let files = list_files(path)?;
@@ -37,32 +31,39 @@ impl ProjectHost {
         Ok(from)
     }
 
-    /// Says in a plan what a changed path comes to.
-    pub(super) fn say_moved(&self, proposal: &mut Proposal) -> Result<(), PlatformError> {
-        let Ok(live) = self.live() else { return Ok(()) };
-        let mut notes = BTreeMap::new();
-        for (source, path, _) in self.moved(&proposal.project, &live)? {
-            // Files that cannot be read yet are the apply's to refuse.
-            let rows = list_files(path).ok().map(|files| files.iter().map(|file| file.rows).sum());
-            notes.insert(source.name.clone(), rows);
+    /// Says in a plan what a changed path comes to. Gives the sources that have one, with the rows that are read then.
+    pub(super) fn say_moved(
+        &self,
+        proposal: &mut Proposal,
+        live: &Live,
+    ) -> Result<BTreeMap<String, u64>, PlatformError> {
+        let mut moved = BTreeMap::new();
+        for (source, path, before) in self.moved(&proposal.project, live)? {
+            let files = list_files(path)?;
+            let logged = self.logged_rows(live, source);
+            let rows = match proposal.same_rows {
+                true => check_same(&source.name, &before.files, &files).map(|()| 0)?,
+                false => files.iter().map(|file| file.rows).sum::<u64>() + logged,
+            };
+            moved.insert(source.name.clone(), rows);
         }
-        for (source, rows) in notes {
-            let views = proposal.project.feature_views.values().filter(|view| view.source == source).count();
+        for (source, rows) in &moved {
+            let views = proposal.project.feature_views.values().filter(|view| view.source == *source).count();
             if proposal.same_rows {
                 let note = format!("source `{source}`: its files lie elsewhere and hold the same rows; state is kept");
                 proposal.plan.warnings.push(note);
                 continue;
             }
-            let of_source = |change: &&mut Change| change.kind == "source" && change.name == source;
+            let of_source = |change: &&mut Change| change.kind == "source" && change.name == *source;
             if let Some(change) = proposal.plan.changes.iter_mut().find(of_source) {
-                change.cost = Cost { build: Build::Rebuild, history_rows: rows, ..Cost::default() };
+                change.cost = Cost { build: Build::Rebuild, history_rows: Some(*rows), ..Cost::default() };
             }
             proposal.plan.warnings.push(format!(
                 "source `{source}`: other files, so the state of its {views} views is built anew; if they hold the \
                  same rows, --same-rows keeps it"
             ));
         }
-        Ok(())
+        Ok(moved)
     }
 
     /// The sources that have another path than the files that their state is made of, with that path.
@@ -79,18 +80,6 @@ impl ProjectHost {
             }
         }
         Ok(moved)
-    }
-
-    /// A source without a stream that something new is made of.
-    fn without_stream(&self, proposal: &Proposal, live: &Live) -> Option<String> {
-        let is_folded = |fingerprint: Digest| {
-            let tables = live.compiled.layout.tables.iter();
-            tables.flat_map(|table| &table.features).any(|feature| feature.fingerprint == fingerprint)
-        };
-        let views = proposal.project.feature_views.values();
-        let mut new = views.filter(|view| view.features.iter().any(|feature| !is_folded(feature.fingerprint)));
-        let of = |name: &String| proposal.project.sources.get(name).filter(|source| !source.push);
-        new.find_map(|view| of(&view.source)).map(|source| source.name.clone())
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is to be live, laid over what is: which state goes on, which is put elsewhere, and which is missing.
 
+use super::begins::goes_on_from;
 use super::history::Pins;
 use super::recover::{keep_earlier, standing_row_set};
 use super::{Live, PlatformError, ProjectHost};
@@ -71,12 +72,7 @@ impl ProjectHost {
             if from.files.contains_key(&source.name) {
                 return anew();
             }
-            let paused = || {
-                let mut revisions = live.revision.project.feature_views.values().filter_map(|view| view.paused);
-                let held = revisions.find_map(|revision| standing(Some(revision)))?;
-                Some(RowSet { paused: None, ..held })
-            };
-            match standing(None).or_else(paused) {
+            match goes_on_from(&records, live, source, feature) {
                 Some(row_set) if row_set.since.is_some() && from.scratch.contains(&view.name) => anew(),
                 Some(row_set) if row_set.files.is_some() && from.moved.contains_key(&source.name) => {
                     RowSet { files: anew().files, ..row_set }

@@ -1,6 +1,6 @@
 //! The modules that definitions are checked against: those registered, and those an apply is about to upload.
 
-use super::{Registry, RegistryError, STANDARD};
+use super::{ModuleRecord, Registry, RegistryError, STANDARD};
 use crate::define::{Digest, ModuleCatalog, ModuleVersion, PreparedFacts, UdfRole, UdfUse, Wanted};
 use onefold_fold::{ClaimRefused, Compared, Engine, Field, Module, Role, check_claims, check_module};
 use std::collections::BTreeMap;
@@ -155,26 +155,44 @@ impl<'a> Catalog<'a> {
             Wanted::Version(version) => versions.iter().find(|record| record.version == version),
             Wanted::Bytes(digest) => versions.iter().find(|record| record.digest == digest),
         };
-        found.map(super::ModuleRecord::version).ok_or_else(|| match wanted {
+        found.map(ModuleRecord::version).ok_or_else(|| match wanted {
+            Wanted::Bytes(digest) if !self.alone || self.staged.contains_key(module) => {
+                self.lock_disagrees(module, digest, &versions)
+            }
             _ if self.alone => self.missing_alone(module, wanted),
             _ if versions.is_empty() => format!(
                 "there is no module `{module}`: push it (`onefold module push FILE --name {module}`), or add `kind: module`"
             ),
-            Wanted::Newest | Wanted::Version(_) => format!("module `{module}` has no such version: it has {known}"),
-            Wanted::Bytes(digest) => format!(
-                "onefold.lock wants {digest} of module `{module}`, which is not here: push it, or use --upgrade {module}"
-            ),
+            _ => format!("module `{module}` has no such version: it has {known}"),
         })
+    }
+
+    /// What the lock names and what is here instead, and what to do.
+    fn lock_disagrees(&self, module: &str, digest: Digest, versions: &[ModuleRecord]) -> String {
+        let wants = format!("onefold.lock wants {digest} of module `{module}`");
+        if let Some(brought) = self.staged.get(module).map(|staged| staged.version.digest) {
+            let nowhere = if self.alone { "" } else { ", and the registry does not have what it wants" };
+            return format!(
+                "{wants}, but this program brings {brought}{nowhere}: use --upgrade {module} to go on with what it \
+                 brings, or run the onefold that wrote the lock"
+            );
+        }
+        let push = format!("push those bytes (`onefold module push FILE --name {module}`)");
+        match versions.last() {
+            None => format!("{wants}, and the registry has no module of that name: {push}, or add `kind: module`"),
+            Some(newest) => format!(
+                "{wants}, but the newest of {} in the registry is {}: {push}, or use --upgrade {module} to go on with \
+                 the newest",
+                versions.len(),
+                newest.digest
+            ),
+        }
     }
 
     /// Why a module is not to be had where no registry is read, and what to do.
     fn missing_alone(&self, module: &str, wanted: Wanted) -> String {
         let here = self.staged.get(module).map(|staged| staged.version.digest);
         match (wanted, here) {
-            (Wanted::Bytes(digest), Some(here)) => format!(
-                "onefold.lock wants {digest} of module `{module}`, and this program brings {here}: run the onefold that \
-                 wrote the lock, or use --upgrade {module}"
-            ),
             (Wanted::Version(version), Some(_)) => format!(
                 "version {version} of module `{module}` is in a registry, and tests read none: write `{module}.…` \
                  without `@{version}`"

@@ -41,7 +41,7 @@ pub async fn put_definitions(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let (dry_run, wait) = (options.flag("dry_run")?, options.wait()?);
+    let how = How::asked("apply", &mut options)?;
     let mut apply = ApplyOptions {
         upgrade: options.take("upgrade").map_or(Upgrade::None, |names| Upgrade::named(&names)),
         locked: options.flag("locked")?,
@@ -65,7 +65,7 @@ pub async fn put_definitions(
         "same_rows",
         "wait",
     ])?;
-    if !dry_run {
+    if !how.dry_run {
         app.writable()?;
     }
     let media_type = media_type(&headers);
@@ -89,9 +89,26 @@ pub async fn put_definitions(
             told["tests"] = json!(proposal.tests.len());
             told["text"] = json!(proposal.plan.to_string());
         }
-        make_live(app, &project, proposal, (dry_run, wait), told)
+        make_live(app, &project, proposal, how, told)
     })
     .await
+}
+
+/// What is to become of a proposal.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct How {
+    /// Of the job that makes it live.
+    pub kind: &'static str,
+    /// It is only asked what would change.
+    pub dry_run: bool,
+    /// The answer comes when it is live.
+    pub wait: bool,
+}
+
+impl How {
+    pub fn asked(kind: &'static str, options: &mut Options) -> Result<How, Problem> {
+        Ok(How { kind, dry_run: options.flag("dry_run")?, wait: options.wait()? })
+    }
 }
 
 /// Applies a proposal unless it was only asked for, and answers with what was told of it: when it is live, or at once
@@ -100,14 +117,14 @@ pub(super) fn make_live(
     app: &App,
     project: &str,
     proposal: Proposal,
-    (dry_run, wait): (bool, bool),
+    how: How,
     mut told: Value,
 ) -> Result<Response, Problem> {
-    if dry_run {
+    if how.dry_run {
         let number = told["revision"].clone();
         return with_revision(ok(&told)?, &number);
     }
-    if wait {
+    if how.wait {
         let applied = app.platform().apply_watched(project, &proposal, Arc::new(|_| ()), Arc::default())?;
         tell(&mut told, &applied);
         let number = told["revision"].clone();
@@ -116,7 +133,7 @@ pub(super) fn make_live(
     // What can be known at once is said at once.
     proposal.check_breaks().map_err(PlatformError::from)?;
     let (working, project, mut result) = (app.clone(), project.to_owned(), told.clone());
-    let job = jobs::start(app, "apply", project.clone(), move |job| {
+    let job = jobs::start(app, how.kind, project.clone(), move |job| {
         let applied = working.platform().apply_watched(&project, &proposal, job.progress(), job.cancelled());
         Ok(jobs::unless_cancelled(applied)?.map(|applied| {
             tell(&mut result, &applied);

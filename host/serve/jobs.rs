@@ -1,7 +1,7 @@
 //! Long work on the data: verify, snapshots, training sets, applies. A job is started, watched and asked for its
 //! result.
 
-use super::extract::{Params, answer, ok, read_json};
+use super::extract::{Options, Params, answer, ok, read_json};
 use super::{App, Problem};
 use crate::decode::parse_rfc3339;
 use crate::platform::{
@@ -91,9 +91,15 @@ enum Request {
 pub async fn post_job(
     State(app): State<App>,
     Params(project): Params<String>,
+    mut options: Options,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
+    if let Some(wait) = options.take("wait").filter(|wait| wait != "false") {
+        let detail = format!("`wait={wait}`: a job is started and not waited for; its end is in GET /jobs/ID");
+        return Err(Problem::unprocessable(detail).at("?wait"));
+    }
+    options.finish(&["wait"])?;
     let request: Request = read_json(&headers, body, BODY_BYTES).await?;
     let host = app.project(&project)?;
     let kind = match &request {

@@ -214,10 +214,10 @@ const IN_PROJECT: &[Operation] = &[
     Operation {
         method: "post",
         path: "/jobs",
-        summary: "Start verify, a snapshot or a training set",
+        summary: "Start verify, materialize, rebuild, a snapshot or a training set",
+        parameters: &[("wait", "query", "false, or left out: a job is not waited for")],
         body: Some((&["application/json"], "any")),
         answers: &[("202", "Its id", "any"), ("422", "No such job, or a part of it is missing", "problem")],
-        ..GET
     },
     Operation { path: "/jobs", summary: "Jobs of this process", ..GET },
     Operation {
@@ -431,6 +431,7 @@ fn answer_schemas() -> Value {
                     "build": { "enum": ["none", "column", "rebuild"] },
                     "history_rows": { "type": ["integer", "null"] }, "entities": { "type": ["integer", "null"] },
                     "state_bytes": { "type": ["integer", "null"] },
+                    "begins_empty": { "type": "boolean", "description": "with from=now: where it has no history" },
                 })),
                 "breaks": list(text()),
             }))),

@@ -1,6 +1,6 @@
 //! What was applied when, back to an older revision, and what is taken out.
 
-use super::definitions::{if_match, make_live};
+use super::definitions::{How, if_match, make_live};
 use super::extract::{Options, Params, ok, read_json};
 use super::values::time_json;
 use super::{App, Problem};
@@ -51,7 +51,7 @@ pub async fn post_rollback(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let (how, apply) = asked(&app, options, &headers)?;
+    let (how, apply) = asked(&app, "rollback", options, &headers)?;
     let Rollback { revision } = read_json(&headers, body, BODY_BYTES).await?;
     app.blocking(move |app| {
         app.project(&project)?;
@@ -89,7 +89,7 @@ async fn pause(
     options: Options,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (how, apply) = asked(&app, options, &headers)?;
+    let (how, apply) = asked(&app, if paused { "pause" } else { "resume" }, options, &headers)?;
     app.blocking(move |app| {
         app.project(&project)?;
         let proposal = app.platform().plan_pause(&project, &view, paused, &apply)?;
@@ -128,7 +128,7 @@ async fn remove(
     options: Options,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (how, apply) = asked(&app, options, &headers)?;
+    let (how, apply) = asked(&app, "delete", options, &headers)?;
     app.blocking(move |app| {
         app.project(&project)?;
         let proposal = app.platform().plan_removal(&project, &removed, &apply)?;
@@ -138,19 +138,24 @@ async fn remove(
     .await
 }
 
-/// Whether it is only asked what would change, whether the answer waits until it is live, and how it is to be done.
-fn asked(app: &App, mut options: Options, headers: &HeaderMap) -> Result<((bool, bool), ApplyOptions), Problem> {
-    let (dry_run, wait) = (options.flag("dry_run")?, options.wait()?);
+/// What is to become of it, and how it is to be done.
+fn asked(
+    app: &App,
+    kind: &'static str,
+    mut options: Options,
+    headers: &HeaderMap,
+) -> Result<(How, ApplyOptions), Problem> {
+    let how = How::asked(kind, &mut options)?;
     let apply = ApplyOptions {
         allow_breaking: options.flag("allow_breaking")?,
         expected: if_match(headers)?,
         ..ApplyOptions::default()
     };
     options.finish(&["dry_run", "allow_breaking", "wait"])?;
-    if !dry_run {
+    if !how.dry_run {
         app.writable()?;
     }
-    Ok(((dry_run, wait), apply))
+    Ok((how, apply))
 }
 
 fn told(proposal: &Proposal) -> Result<Value, Problem> {

@@ -3,10 +3,13 @@
 //! They are a seam so that the very code that syncs files and directories can run on a file system that forgets what
 //! was not synced (`forgetful.rs`). Paths are those of `Storage`, plus the root as the empty text.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A file system, seen from the root of a data directory.
@@ -44,25 +47,39 @@ pub struct Disk {
     halt: Option<Halt>,
 }
 
-/// Where a test of the program lets the process come to a halt, to kill it there: `POINT;HIT;FILE` in this variable.
-const HALT_AT: &str = "ONEFOLD_HALT_AT";
-
-/// A named point, counted from 1, and the file that says it was reached.
-struct Halt {
+/// A named point at which a test of the program lets the process come to a halt, to kill it there: `POINT;HIT;FILE`,
+/// the hit counted from 1, and the file that says that it was reached. Nothing but a flag of the command line that the
+/// process was started with makes one (`onefold dev --halt-at`): what a process inherits cannot.
+#[derive(Clone, Debug)]
+pub struct Halt {
     point: String,
     hit: u64,
     told: PathBuf,
-    reached: AtomicU64,
+    reached: Arc<AtomicU64>,
+}
+
+impl FromStr for Halt {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Halt, String> {
+        let mut parts = text.splitn(3, ';');
+        let mut part = || parts.next().filter(|part| !part.is_empty());
+        match (part(), part().and_then(|hit| hit.parse().ok()), part()) {
+            (Some(point), Some(hit @ 1..), Some(told)) => {
+                Ok(Halt { point: point.to_owned(), hit, told: told.into(), reached: Arc::default() })
+            }
+            _ => Err(format!("`{text}` is no point to halt at: write POINT;HIT;FILE")),
+        }
+    }
+}
+
+impl fmt::Display for Halt {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "hit {} of `{}`", self.hit, self.point)
+    }
 }
 
 impl Halt {
-    fn of_environment() -> Option<Halt> {
-        let text = std::env::var(HALT_AT).ok()?;
-        let mut parts = text.splitn(3, ';');
-        let (point, hit, told) = (parts.next()?.to_owned(), parts.next()?.parse().ok()?, parts.next()?.into());
-        Some(Halt { point, hit, told, reached: AtomicU64::new(0) })
-    }
-
     fn pass(&self, name: &str) {
         if name == self.point && self.reached.fetch_add(1, Ordering::SeqCst) + 1 == self.hit {
             // Without the file nobody would come to kill it.
@@ -74,8 +91,8 @@ impl Halt {
 }
 
 impl Disk {
-    pub fn new(root: &Path) -> Disk {
-        Disk { root: root.to_owned(), halt: Halt::of_environment() }
+    pub fn new(root: &Path, halt: Option<Halt>) -> Disk {
+        Disk { root: root.to_owned(), halt }
     }
 
     fn at(&self, path: &str) -> PathBuf {

@@ -1,6 +1,6 @@
 //! A directory as storage: files are complete, synced and named durably before anyone is told that they exist.
 
-use super::files::{Disk, Files, OpenFile};
+use super::files::{Disk, Files, Halt, OpenFile};
 use super::{AppendFile, Creation, Storage, StorageError, check_path};
 use bytes::Bytes;
 use std::collections::BTreeSet;
@@ -24,6 +24,11 @@ pub struct LocalStorage {
 impl LocalStorage {
     /// Storage in this directory, which is made if it is missing.
     pub fn open(directory: &Path) -> Result<LocalStorage, StorageError> {
+        LocalStorage::open_to_halt(directory, None)
+    }
+
+    /// The same, in which a test may let the process halt.
+    pub fn open_to_halt(directory: &Path, halt: Option<Halt>) -> Result<LocalStorage, StorageError> {
         let shown = directory.display().to_string();
         std::fs::create_dir_all(directory).map_err(|source| StorageError::of("make", &shown, source))?;
         // Its own name must survive as well; of its ancestors only those made just now would need it, and syncing one
@@ -31,7 +36,7 @@ impl LocalStorage {
         if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             let _ = std::fs::File::open(parent).and_then(|parent| parent.sync_all());
         }
-        Ok(LocalStorage::over(Arc::new(Disk::new(directory))))
+        Ok(LocalStorage::over(Arc::new(Disk::new(directory, halt))))
     }
 
     /// The same over another file system: how crashes are tested.

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use std::io;
 use std::path::PathBuf;
 
+pub use files::Halt;
 pub use format::check_format;
 pub use local::LocalStorage;
 pub use lock::{DataLock, Owner};

@@ -5,6 +5,8 @@ use super::world::{World, rows_with};
 use onefold::batch::{BatchError, HistoricalAsk, Place, RefusedBy, Rows, SnapshotAsk, SnapshotSummary, list_files};
 use onefold::canonical::Canonical;
 use onefold::rows::Stage;
+use std::fs::File;
+use std::time::{Duration, SystemTime};
 
 const DEFINITIONS: &str = "
 kind: project
@@ -76,9 +78,29 @@ fn a_pinned_file_that_changed_is_not_read() {
     let pins = list_files(&path.display().to_string()).expect("the file is there");
     let rows = Rows { pinned: [("events".to_owned(), pins)].into(), ..Rows::default() };
     assert!(snapshot(&world, &rows).is_ok());
+    let as_pinned = std::fs::metadata(&path).and_then(|meta| meta.modified()).expect("a time");
+    let whole = std::fs::read(&path).expect("the file is there");
+    let refused = |bytes: &[u8], modified: SystemTime, said: &str| {
+        std::fs::write(&path, bytes).expect("it can be written");
+        File::options().write(true).open(&path).and_then(|file| file.set_modified(modified)).expect("a time");
+        let error = snapshot(&world, &rows).expect_err("it is another file");
+        assert!(matches!(error, BatchError::Changed { .. }), "{error}");
+        assert!(error.to_string().contains(said), "{error}");
+    };
+    // Each by itself: other bytes in the same moment, the same again a moment later, fewer rows in as many bytes.
     world.write_parquet("events", &path, &events(11), 100);
-    let error = snapshot(&world, &rows).expect_err("it is another file");
-    assert!(matches!(error, BatchError::Changed { .. }), "{error}");
+    refused(&std::fs::read(&path).expect("the file is there"), as_pinned, "bytes and had");
+    refused(&whole, as_pinned + Duration::from_millis(1), "was written again since");
+    world.write_parquet("events", &path, &events(3), 100);
+    let mut fewer = std::fs::read(&path).expect("the file is there");
+    let end = fewer.len() - 8;
+    let footer = u32::from_le_bytes(fewer[end..end + 4].try_into().expect("four bytes")) as usize;
+    let filling = vec![0; whole.len().checked_sub(fewer.len()).expect("fewer rows are smaller")];
+    fewer.splice(end - footer..end - footer, filling);
+    refused(&fewer, as_pinned, "has 3 rows and had 10");
+    std::fs::write(&path, &whole).expect("it can be written");
+    File::options().write(true).open(&path).and_then(|file| file.set_modified(as_pinned)).expect("a time");
+    assert!(snapshot(&world, &rows).is_ok());
 }
 
 #[test]

@@ -297,10 +297,15 @@ impl Trial<'_> {
         wanted: &Wanted,
         rng: &mut Rng,
     ) -> Result<(), ClaimRefused> {
+        let mut splits = vec![vec![self.widest(rows)]];
         for parts in [1u32, 2, 3, 8] {
             // Parts of different sizes, the last one empty: a tile may be.
             let mut cuts: Vec<usize> = (1..parts).map(|_| rng.below(rows.len() + 1)).collect();
             cuts.sort_unstable();
+            splits.push(cuts);
+        }
+        for cuts in splits {
+            let parts = cuts.len() as u32 + 1;
             let mut ops = Vec::new();
             let mut start = 0;
             for (slot, end) in (0..).zip(cuts.into_iter().chain([rows.len()])) {
@@ -324,6 +329,14 @@ impl Trial<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The row before which the most time has passed: what an aggregate loses between two parts, it loses there.
+    fn widest(&self, rows: &[u32]) -> usize {
+        let times = times(ROWS);
+        let times = times.as_primitive::<TimestampMicrosecondType>();
+        let step_us = |at: &usize| times.value(size(rows[*at])) - times.value(size(rows[at - 1]));
+        (1..rows.len()).max_by_key(step_us).unwrap_or(0)
     }
 
     fn transform(&self) -> Result<(), ClaimRefused> {

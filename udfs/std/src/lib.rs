@@ -8,6 +8,7 @@ mod extremes;
 mod few;
 mod filter;
 mod inputs;
+mod moments;
 mod newest;
 mod plain;
 mod row;

@@ -94,6 +94,7 @@ const UDFS: &[Known] = &[
     an_aggregate("last_ordered", INT64, &["mergeable", "ordered"]),
     an_aggregate("trail", INT64, &["mergeable", "ordered"]),
     an_aggregate("trail_alone", INT64, &["ordered"]),
+    an_aggregate("longest_step", INT64, &["mergeable", "ordered", "event-time"]),
     an_aggregate("naive_float_sum", FLOAT64, MERGEABLE),
     an_aggregate("mean_of_means", FLOAT64, MERGEABLE),
     an_aggregate("merges_by_mean", INT64, MERGEABLE),
@@ -235,6 +236,12 @@ fn update(udf: &str, state: &mut State, row: Row) -> Result<(), &'static str> {
                 *state = vec![value, row.time];
             }
         }
+        "longest_step" => {
+            if state.is_empty() {
+                *state = vec![0, row.time];
+            }
+            *state = vec![state[0].max(row.time - state[1]), row.time];
+        }
         "errs_when_full" => {
             if *word(state, 1, 0) >= 3 {
                 return Err("the state is full");
@@ -300,7 +307,9 @@ fn merge(udf: &str, state: &mut State, later: &State) {
             state[0] = bits((float(state[0]) + float(later[0])) / 2.0);
             state[1] += later[1];
         }
-"last_untimed" | "last_ordered" => state.clone_from(later),
+        "last_untimed" | "last_ordered" => state.clone_from(later),
+        // Without the step from its last row to the first of the later ones.
+        "longest_step" => *state = vec![state[0].max(later[0]), later[1]],
         "trail" => {
             state[0] = state[0].wrapping_mul(later[1]).wrapping_add(later[0]);
             state[1] = state[1].wrapping_mul(later[1]);

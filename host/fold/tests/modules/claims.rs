@@ -28,6 +28,7 @@ fn false_claims_are_refused_with_their_remedy() {
         ("mean_of_means", "", "declare"),
         ("last_untimed", "another order", "carry the event time"),
         ("errs_when_full", "rows that it takes alone fail together", "by the row alone"),
+        ("longest_step", "merged", "declare not mergeable"),
         ("counts_calls", "warm instance", "no globals"),
         ("remembers", "warm instance", "no globals"),
         ("not_one_to_one", "claims one-to-one", "exactly the rows"),

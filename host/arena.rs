@@ -30,14 +30,18 @@ impl Slice {
 
 const LEN_BITS: u32 = 24;
 const LARGE: usize = CLASSES.len();
-const SLAB_BYTES: usize = 1 << 18;
+/// A class begins with a slab of so many bytes (or of one place); each has twice the places of the one before, up to 32x:
+/// there are many tables, and most of their classes hold little.
+const FIRST_SLAB_BYTES: usize = 1 << 13;
+const DOUBLINGS: u32 = 5;
 
-/// For each class, how many places a slab has, as a power of two: where a place stands is found without a division.
-const PLACES_BITS: [u32; CLASSES.len()] = {
+/// For each class, how many places its first slab has, as a power of two: where a place stands is found without a
+/// division.
+const FIRST_PLACES_BITS: [u32; CLASSES.len()] = {
     let mut bits = [0; CLASSES.len()];
     let mut class = 0;
-    while class < CLASSES.len() {
-        bits[class] = (SLAB_BYTES / CLASSES[class]).ilog2();
+    while class < CLASSES.len() && CLASSES[class] < FIRST_SLAB_BYTES {
+        bits[class] = (FIRST_SLAB_BYTES / CLASSES[class]).ilog2();
         class += 1;
     }
     bits
@@ -46,8 +50,19 @@ const PLACES_BITS: [u32; CLASSES.len()] = {
 /// The slab of a place, and where in it the place starts.
 #[inline]
 fn slab_of(place: usize, class: usize) -> (usize, usize) {
-    let bits = PLACES_BITS[class];
-    (place >> bits, (place & ((1 << bits) - 1)) * CLASSES[class])
+    let bits = FIRST_PLACES_BITS[class];
+    let doubling = ((place >> bits) + 1).ilog2();
+    if doubling < DOUBLINGS {
+        return (doubling as usize, (place - (((1 << doubling) - 1) << bits)) * CLASSES[class]);
+    }
+    let place = place - (((1 << DOUBLINGS) - 1) << bits);
+    let bits = bits + DOUBLINGS;
+    (DOUBLINGS as usize + (place >> bits), (place & ((1 << bits) - 1)) * CLASSES[class])
+}
+
+/// How many bytes a slab has.
+fn slab_bytes(slab: usize, class: usize) -> usize {
+    CLASSES[class] << (FIRST_PLACES_BITS[class] + (slab as u32).min(DOUBLINGS))
 }
 
 /// Sizes in bytes. The steps are small where most states are: 8 bytes up to 128, then about a quarter.
@@ -141,8 +156,9 @@ impl Arena {
         }
         let places = &mut self.classes[class];
         let place = places.free.pop().unwrap_or_else(|| {
-            if slab_of(places.used as usize, class).0 == places.slabs.len() {
-                places.slabs.push(vec![0; CLASSES[class] << PLACES_BITS[class]].into());
+            let slab = slab_of(places.used as usize, class).0;
+            if slab == places.slabs.len() {
+                places.slabs.push(vec![0; slab_bytes(slab, class)].into());
             }
             places.used += 1;
             places.used - 1
@@ -195,6 +211,21 @@ fn class_of(len: usize) -> usize {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// Two places at one address would be two strings in one.
+    #[test]
+    fn places_stand_one_after_the_other() {
+        for class in 0..CLASSES.len() {
+            let mut next = (0, 0);
+            for place in 0..(80 << FIRST_PLACES_BITS[class]) {
+                assert_eq!(slab_of(place, class), next, "place {place} of class {class}");
+                next.1 += CLASSES[class];
+                if next.1 == slab_bytes(next.0, class) {
+                    next = (next.0 + 1, 0);
+                }
+            }
+        }
+    }
 
     proptest! {
         #[test]

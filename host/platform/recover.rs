@@ -180,12 +180,14 @@ impl Recovery<'_> {
         let built = built_features(&checkpoints, &compiled);
         compiled.begin(records.iter(), checkpoints.epoch(), |table, feature| !built[table][feature]);
         let compiled = Arc::new(compiled);
-        let mut groups = Vec::new();
-        for group in self.groups.all() {
-            let changes = checkpoints.load(group)?;
-            let state = GroupState::load(group, changes, &compiled, &|table, feature| built[table][feature]);
-            groups.push(state.map_err(StreamError::from)?);
-        }
+        let groups = on_all_cores(self.groups.all().collect(), |groups| {
+            let load = |group: u32| {
+                let changes = checkpoints.load(group)?;
+                let state = GroupState::load(group, changes, &compiled, &|table, feature| built[table][feature]);
+                Ok(state.map_err(StreamError::from)?)
+            };
+            groups.into_iter().map(load).collect::<Result<_, PlatformError>>()
+        })?;
         let mut positions: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         for name in self.logs.keys() {
             let position = |group| {
@@ -212,8 +214,21 @@ impl Recovery<'_> {
             clocks.map(|(source, clock)| (source.clone(), clock.settled_us)).collect()
         });
         worker.settle(&BTreeMap::new()).map_err(StreamError::from)?;
-        worker.refresh().map_err(StreamError::from)?;
         letters.append(&mut worker.letters);
+        let written = on_all_cores(worker.into_groups(), |groups| {
+            let mut worker = Worker::new(compiled.clone(), online.clone(), 0, groups, steps.clone());
+            for (source, clock) in &clocks {
+                worker.clock(source, clock.clock_us).map_err(StreamError::from)?;
+            }
+            worker.refresh().map_err(StreamError::from)?;
+            let letters = std::mem::take(&mut worker.letters);
+            Ok(vec![(worker.into_groups(), letters)])
+        })?;
+        let mut groups = Vec::new();
+        for (of_core, of_letters) in written {
+            groups.extend(of_core);
+            letters.extend(of_letters);
+        }
         let parts = StreamParts {
             project: self.project,
             compiled,
@@ -222,7 +237,7 @@ impl Recovery<'_> {
             storage: self.storage,
             clock: self.clock,
             checkpoints,
-            groups: worker.into_groups(),
+            groups,
             positions,
             clocks,
             letters,
@@ -302,6 +317,30 @@ impl Recovery<'_> {
         }
         Ok(letters)
     }
+}
+
+/// Does something with the groups of a project, a share of them on each core. What it gives comes in their order.
+fn on_all_cores<G: Send, T: Send>(
+    groups: Vec<G>,
+    work: impl Fn(Vec<G>) -> Result<Vec<T>, PlatformError> + Sync,
+) -> Result<Vec<T>, PlatformError> {
+    let share = groups.len().div_ceil(std::thread::available_parallelism().map_or(1, usize::from)).max(1);
+    let mut groups = groups.into_iter();
+    std::thread::scope(|scope| {
+        let mut running = Vec::new();
+        loop {
+            let own: Vec<G> = groups.by_ref().take(share).collect();
+            if own.is_empty() {
+                break;
+            }
+            running.push(scope.spawn(|| work(own)));
+        }
+        let mut done = Vec::new();
+        for thread in running {
+            done.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+        }
+        Ok(done)
+    })
 }
 
 /// Records of a log, for features that are built.

@@ -29,7 +29,7 @@ use std::time::Duration;
 /// Routed batches that may wait for one worker.
 const WAITING_BATCHES: usize = 4;
 /// Entities of a barrier that are encoded between two batches.
-const ENCODED_AT_ONCE: usize = 2048;
+const ENCODED_AT_ONCE: usize = 512;
 
 /// What a stream runs on, apart from its settings.
 pub struct StreamParts {

@@ -1,4 +1,4 @@
-//! Exact sums of floats: fixed-point integers over the whole range of float64, rounded once.
+//! Exact sums of floats, and of their squares: fixed-point integers over the whole range of float64, rounded once.
 //!
 //! A float is an integer times 2^-1074, so a sum of floats is an integer too, and integers add in any order to the same
 //! bits. Few of the 2100 bits are ever used at once: a sum lives in a window of `N` limbs of 64 bits, which one value
@@ -98,29 +98,6 @@ impl<const N: usize> Exact<N> {
         });
     }
 
-    /// What most sums are: a number that fits 64 bits but for its power of two. (The odd number, its power, negative.)
-    #[inline]
-    fn small(&self) -> Option<(u64, usize, bool)> {
-        let [room, low, high, above @ ..] = &self.window[..] else { return None };
-        let (negative, sign) = (high >> 63 == 1, if high >> 63 == 1 { u64::MAX } else { 0 });
-        if self.all.is_some() || *room != 0 || above.iter().any(|limb| *limb != sign) {
-            return None;
-        }
-        let low = (low ^ sign).wrapping_add(u64::from(negative));
-        let high = (high ^ sign).wrapping_add(u64::from(negative && low == 0));
-        let (odd, zeros) = if low == 0 {
-            let zeros = high.trailing_zeros() as usize;
-            (high.checked_shr(zeros as u32)?, 64 + zeros)
-        } else {
-            let zeros = low.trailing_zeros() as usize;
-            if high >> zeros != 0 {
-                return None;
-            }
-            (low >> zeros | high << (63 - zeros) << 1, zeros)
-        };
-        Some((odd, (self.base.unwrap_or(0) as usize + 1) * 64 + zeros, negative))
-    }
-
     /// Looks at the absolute value without its zero limbs at both ends, the limb it starts at, and whether it is negative.
     pub fn with_magnitude<R>(&self, look: impl FnOnce(&[u64], usize, bool) -> R) -> R {
         match &self.all {
@@ -186,7 +163,7 @@ fn plus_window<const N: usize>(left: &[u64; N], right: &[u64; N]) -> Option<[u64
 
 /// Adds or subtracts at a limb and carries on to the top; false if the number no longer fits (it is then spoilt).
 #[inline]
-pub fn add_at(limbs: &mut [u64], parts: &[u64], at: usize, negative: bool) -> bool {
+fn add_at(limbs: &mut [u64], parts: &[u64], at: usize, negative: bool) -> bool {
     let sign_before = limbs.last().map_or(0, |top| top >> 63);
     let mut carry = false;
     for (index, limb) in limbs.iter_mut().enumerate().skip(at) {
@@ -226,8 +203,8 @@ fn bit_length(limbs: &[u64]) -> usize {
     limbs.last().map_or(0, |top| limbs.len() * 64 - top.leading_zeros() as usize)
 }
 
-impl<const N: usize> Exact<N> {
-    fn encode_any(&self, out: &mut Vec<u8>) {
+impl<const N: usize> State for Exact<N> {
+    fn encode(&self, out: &mut Vec<u8>) {
         self.with_magnitude(|limbs, limb, negative| {
             let Some(zeros) = limbs.first().map(|low| low.trailing_zeros() as usize) else {
                 out.push(0);
@@ -241,16 +218,6 @@ impl<const N: usize> Exact<N> {
                 out.extend_from_slice(word.get(..length - at).unwrap_or(&word));
             }
         });
-    }
-}
-
-impl<const N: usize> State for Exact<N> {
-    fn encode(&self, out: &mut Vec<u8>) {
-        let Some((odd, power, negative)) = self.small() else { return self.encode_any(out) };
-        let length = (64 - odd.leading_zeros() as usize).div_ceil(8);
-        put_varint(out, (length as u64) << 1 | u64::from(negative));
-        put_varint(out, power as u64);
-        out.extend_from_slice(odd.to_le_bytes().get(..length).unwrap_or_default());
     }
 
     fn decode(input: &mut Reader<'_>) -> Result<Self, Malformed> {
@@ -326,7 +293,7 @@ fn bits_from(limbs: &[u64], bit: usize) -> u64 {
 
 /// A number shifted left by less than 64, as two limbs. In Wasm a shift of 128 bits is a call.
 #[inline]
-pub fn shifted(value: u64, bits: usize) -> [u64; 2] {
+fn shifted(value: u64, bits: usize) -> [u64; 2] {
     [value << bits, value >> (63 - bits) >> 1]
 }
 
@@ -358,23 +325,6 @@ pub fn round(limbs: &[u64], unit: i64, negative: bool) -> f64 {
     if negative && mantissa != 0 { -value } else { value }
 }
 
-/// `odd * 2^(power - 1074)` as the nearest float64, ties to even; none for what is too small or large for this way.
-#[inline]
-fn round_small(odd: u64, power: usize, negative: bool) -> Option<f64> {
-    let length = 64 - odd.leading_zeros() as usize;
-    let (mantissa, power) = if length <= 53 {
-        (odd << (53 - length), power.checked_sub(53 - length)?)
-    } else {
-        let dropped = length - 53;
-        // It is odd, so no more than one bit can be a tie.
-        let up = odd >> (dropped - 1) & 1 == 1 && (dropped > 1 || odd >> dropped & 1 == 1);
-        ((odd >> dropped) + u64::from(up), power + dropped)
-    };
-    // The mantissa's top bit adds one to the exponent; so does one that was rounded up to the next power.
-    let bits = ((power as u64) << 52) + mantissa;
-    (power < 2045).then(|| f64::from_bits(bits | u64::from(negative) << 63))
-}
-
 /// A finite float as mantissa and power of two: `mantissa * 2^(power - 1074)`.
 #[inline]
 pub fn parts(value: f64) -> (u64, usize) {
@@ -394,7 +344,7 @@ pub struct Specials {
 
 impl Specials {
     #[cold]
-    pub fn count(&mut self, value: f64) {
+    fn count(&mut self, value: f64) {
         match value {
             f64::INFINITY => self.plus += 1,
             f64::NEG_INFINITY => self.minus += 1,
@@ -402,7 +352,7 @@ impl Specials {
         }
     }
 
-    pub fn merge(&mut self, other: &Specials) {
+    fn merge(&mut self, other: &Specials) {
         self.plus += other.plus;
         self.minus += other.minus;
         self.nan += other.nan;
@@ -451,11 +401,6 @@ impl FloatSum {
         if let Some(value) = self.specials.as_ref().and_then(|specials| specials.value()) {
             return value;
         }
-        let small = self.sum.small().and_then(|(odd, power, negative)| round_small(odd, power, negative));
-        small.unwrap_or_else(|| self.any_value())
-    }
-
-    fn any_value(&self) -> f64 {
         self.sum.with_magnitude(|limbs, limb, negative| round(limbs, limb as i64 * 64 - 1074, negative))
     }
 }
@@ -476,33 +421,108 @@ impl State for FloatSum {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
+/// The exact sum and sum of squares of numbers.
+#[derive(Clone, Debug, Default)]
+pub struct Moments {
+    sum: Exact<4>,
+    squares: Exact<6>,
+    specials: Option<Box<Specials>>,
+}
 
-    /// Of one magnitude, as most features' values are, or of any.
-    fn floats() -> impl Strategy<Value = Vec<f64>> {
-        let near = (-1_000_000i64..1_000_000, 0i32..6).prop_map(|(digits, places)| digits as f64 / 10f64.powi(places));
-        let bits = any::<u64>().prop_map(f64::from_bits).prop_filter("a number", |value| value.is_finite());
-        prop_oneof![prop::collection::vec(near, 0..12), prop::collection::vec(bits, 0..3)]
+impl Moments {
+    pub fn add_float(&mut self, value: f64) {
+        if !value.is_finite() {
+            self.specials.get_or_insert_default().count(value);
+            return;
+        }
+        let (mantissa, power) = parts(value);
+        if mantissa == 0 {
+            return;
+        }
+        self.sum.add(shifted(mantissa, power % 64), power / 64, value < 0.0);
+        let square = u128::from(mantissa) * u128::from(mantissa);
+        let bits = power * 2 % 64;
+        let low = square << bits;
+        let high = if bits == 0 { 0 } else { (square >> (128 - bits)) as u64 };
+        self.squares.add([low as u64, (low >> 64) as u64, high], power * 2 / 64, false);
     }
 
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(4096))]
+    pub fn add_integer(&mut self, value: i64) {
+        let magnitude = value.unsigned_abs();
+        let square = u128::from(magnitude) * u128::from(magnitude);
+        self.sum.add([magnitude, 0], 0, value < 0);
+        self.squares.add([square as u64, (square >> 64) as u64, 0], 0, false);
+    }
 
-        /// The short way of small sums and the general one must give the same bytes and values.
-        #[test]
-        fn small_sums_are_encoded_and_rounded_as_any(values in floats(), power in -1100i32..1000) {
-            for scale in [1.0, 2f64.powi(power)] {
-                let mut sum = FloatSum::default();
-                values.iter().map(|value| value * scale).filter(|value| value.is_finite()).for_each(|value| sum.add(value));
-                let (mut short, mut any) = (Vec::new(), Vec::new());
-                sum.sum.encode(&mut short);
-                sum.sum.encode_any(&mut any);
-                prop_assert_eq!(short, any);
-                prop_assert_eq!(sum.value().to_bits(), sum.any_value().to_bits());
+    pub fn merge(&mut self, other: &Moments) {
+        self.sum.merge(&other.sum);
+        self.squares.merge(&other.squares);
+        if let Some(specials) = &other.specials {
+            self.specials.get_or_insert_default().merge(specials);
+        }
+    }
+
+    /// `count * sum(x^2) - sum(x)^2`, exact, rounded once; NaN when a value was no number. `unit` is the power of two that
+    /// a value of 1 in the sum stands for: -1074 for floats, 0 for integers.
+    pub fn spread(&self, count: u64, unit: i64) -> f64 {
+        if self.specials.is_some() {
+            return f64::NAN;
+        }
+        let (squares, at) = self.squares.with_magnitude(|limbs, limb, _| (multiply(limbs, &[count]), limb));
+        if squares.is_empty() {
+            return 0.0;
+        }
+        let (square, from) = self.sum.with_magnitude(|limbs, limb, _| (multiply(limbs, limbs), limb * 2));
+        // A sum of zero has no limb that it starts at.
+        let from = if square.is_empty() { at } else { from };
+        let base = at.min(from);
+        let shifted = |limbs: Vec<u64>, zeros: usize| [vec![0; zeros], limbs].concat();
+        let difference = subtract(shifted(squares, at - base), &shifted(square, from - base));
+        round(&difference, unit * 2 + base as i64 * 64, false)
+    }
+}
+
+impl State for Moments {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.sum.encode(out);
+        self.squares.encode(out);
+        self.specials.encode(out);
+    }
+
+    fn decode(input: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let (sum, squares) = (Exact::decode(input)?, Exact::decode(input)?);
+        let specials: Option<Box<Specials>> = State::decode(input)?;
+        if specials.as_ref().is_some_and(|specials| specials.value().is_none()) {
+            return Err(Malformed("a count of infinities and NaNs is written though there are none"));
+        }
+        Ok(Moments { sum, squares, specials })
+    }
+}
+
+fn multiply(left: &[u64], right: &[u64]) -> Vec<u64> {
+    if left.is_empty() {
+        return Vec::new();
+    }
+    let mut product = vec![0u64; left.len() + right.len()];
+    for (at, l) in left.iter().enumerate() {
+        let mut carry = 0u128;
+        for (offset, r) in right.iter().chain(&[0]).enumerate() {
+            if let Some(limb) = product.get_mut(at + offset) {
+                let value = u128::from(*limb) + u128::from(*l) * u128::from(*r) + carry;
+                *limb = value as u64;
+                carry = value >> 64;
             }
         }
     }
+    product
+}
+
+/// `left - right`, which is not negative; without zero limbs at the top.
+fn subtract(mut left: Vec<u64>, right: &[u64]) -> Vec<u64> {
+    left.resize(left.len().max(right.len()), 0);
+    add_at(&mut left, right, 0, true);
+    while left.last() == Some(&0) {
+        left.pop();
+    }
+    left
 }

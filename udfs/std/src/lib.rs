@@ -8,7 +8,6 @@ mod extremes;
 mod few;
 mod filter;
 mod inputs;
-mod moments;
 mod newest;
 mod plain;
 mod row;

@@ -1,7 +1,7 @@
 //! var_samp, var_pop, stddev_samp, stddev_pop: from exact moments, rounded once.
 
+use crate::exact::Moments;
 use crate::inputs::{self, Number};
-use crate::moments::Moments;
 use onefold_udf::column::{Column, Words};
 use onefold_udf::fold::Fold;
 use onefold_udf::output::Builder;
